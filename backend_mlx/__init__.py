@@ -1,0 +1,1 @@
+"""The MLX engine: Apple silicon and CPU. Read it beside backend_torch."""

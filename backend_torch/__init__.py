@@ -1,0 +1,1 @@
+"""The PyTorch engine: CUDA and CPU. Read it beside backend_mlx."""

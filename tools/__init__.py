@@ -1,0 +1,1 @@
+"""The golf command: one file a verb."""
