@@ -1,4 +1,4 @@
-"""Frozen dataclasses from plain data: typed by their annotations, wrong names told with the closest.
+"""Frozen dataclasses from plain data: typed by annotations, wrong names told with the closest.
 
 Plain data is what JSON holds (dict, list, str, int, float, bool, None) or the right-hand side of
 `name=value` on a command line. Everything that arrives from a file or a user passes through here.

@@ -1,4 +1,4 @@
-"""param_table: one row a parameter - name, shape, start value, optimizer, role; and what it sums to.
+"""param_table: one row a parameter - name, shape, start value, optimizer, role - and their sums.
 
 Whoever wants to know how a parameter is trained or stored reads its row; nobody reads its name.
 """
