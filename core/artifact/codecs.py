@@ -1,0 +1,169 @@
+"""Codecs: name -> id, encode and a bounded decode; the first three need nothing but Python."""
+
+from __future__ import annotations
+
+import lzma
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from core.arch.fields import closest
+
+_MAX_WINDOW_BYTES = 1 << 26  # how far back lzma and zstd may point
+_ZSTD_BLOCK_BYTES = 1 << 17  # what four bytes of zstd can stand for at most
+
+
+@dataclass(frozen=True)
+class Codec:
+    """`decode(data, raw_bytes)` stops at raw_bytes + 1; it may return less, or raise anything."""
+
+    id: int
+    encode: Callable[[bytes], bytes]
+    decode: Callable[[bytes, int], bytes]
+
+
+def encode(codec: str, data: bytes) -> bytes:
+    """`data` compressed."""
+    return _codec(codec).encode(data)
+
+
+def decode(codec: str, data: bytes, raw_bytes: int) -> bytes:
+    """The `raw_bytes` bytes that `data` stands for.
+
+    Raises ValueError where it stands for fewer, more or nothing, and stops expanding there.
+    """
+    entry = _codec(codec)
+    try:
+        raw = entry.decode(data, raw_bytes)
+    except _Missing:
+        raise
+    except Exception as error:  # each library has its own kind
+        raise ValueError(f"corrupt artifact: {codec} data: {error}") from error
+    if len(raw) != raw_bytes:
+        found = f"more than {raw_bytes}" if len(raw) > raw_bytes else str(len(raw))
+        raise ValueError(
+            f"corrupt artifact: {codec} data holds {found} bytes, expected {raw_bytes}"
+        )
+    return raw
+
+
+def smallest(data: bytes, codecs: Iterable[str]) -> tuple[int, bytes]:
+    """The id and the output of the codec that makes `data` smallest; the first of equals."""
+    packed = [(_codec(codec).id, encode(codec, data)) for codec in codecs]
+    return min(packed, key=lambda pair: len(pair[1]))
+
+
+def codec_name(codec_id: int) -> str:
+    """The codec with this id in a file."""
+    for name, codec in CODECS.items():
+        if codec.id == codec_id:
+            return name
+    raise ValueError(f"corrupt artifact: codec id {codec_id} is unknown to this version")
+
+
+class _Missing(ValueError):
+    """A package outside the standard library is needed and not installed."""
+
+
+def _codec(name: str) -> Codec:
+    if name not in CODECS:
+        raise ValueError(f"codec {name!r} is unknown; {closest(name, CODECS)}")
+    return CODECS[name]
+
+
+def _raw_decode(data: bytes, raw_bytes: int) -> bytes:
+    return data[: raw_bytes + 1]
+
+
+def _zlib_encode(data: bytes) -> bytes:
+    return zlib.compress(data, 9)
+
+
+def _zlib_decode(data: bytes, raw_bytes: int) -> bytes:
+    return _drain(zlib.decompressobj(), data, raw_bytes)
+
+
+def _lzma_filters(raw_bytes: int) -> list[dict[str, int]]:
+    """LZMA2 without the .xz frame; its window is no larger than the data."""
+    window = max(4096, min(raw_bytes, _MAX_WINDOW_BYTES))
+    preset = 9 | lzma.PRESET_EXTREME
+    return [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": window}]
+
+
+def _lzma_encode(data: bytes) -> bytes:
+    return lzma.compress(data, lzma.FORMAT_RAW, filters=_lzma_filters(len(data)))
+
+
+def _lzma_decode(data: bytes, raw_bytes: int) -> bytes:
+    machine = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_lzma_filters(raw_bytes))
+    return _drain(machine, data, raw_bytes)
+
+
+def _drain(machine: Any, data: bytes, raw_bytes: int) -> bytes:
+    """What a standard library decompressor gives, at most one byte too many."""
+    raw: bytes = machine.decompress(data, raw_bytes + 1)
+    if len(raw) <= raw_bytes and not machine.eof:
+        raise ValueError("ends too early")
+    if machine.unused_data:
+        raise ValueError(f"{len(machine.unused_data)} bytes follow its end")
+    return raw
+
+
+def _brotli() -> Any:
+    try:
+        import brotli
+    except ImportError as error:
+        raise _Missing("codec brotli: pip install brotli, or choose zlib or lzma") from error
+    if not hasattr(brotli.Decompressor, "can_accept_more_data"):
+        raise _Missing("codec brotli: version 1.2 or later is needed; pip install -U brotli")
+    return brotli
+
+
+def _brotli_encode(data: bytes) -> bytes:
+    packed: bytes = _brotli().compress(data, quality=11, lgwin=24)
+    return packed
+
+
+def _brotli_decode(data: bytes, raw_bytes: int) -> bytes:
+    machine = _brotli().Decompressor()
+    raw = bytearray(machine.process(data, output_buffer_limit=raw_bytes + 1))
+    while len(raw) <= raw_bytes and not machine.is_finished():
+        more = machine.process(b"", output_buffer_limit=raw_bytes + 1 - len(raw))
+        if not more:
+            raise ValueError("ends too early")
+        raw += more
+    return bytes(raw)
+
+
+def _zstd() -> Any:
+    try:
+        import zstandard
+    except ImportError as error:
+        raise _Missing("codec zstd: pip install zstandard, or choose zlib or lzma") from error
+    return zstandard
+
+
+def _zstd_encode(data: bytes) -> bytes:
+    packed: bytes = _zstd().ZstdCompressor(level=22).compress(data)
+    return packed
+
+
+def _zstd_decode(data: bytes, raw_bytes: int) -> bytes:
+    """It allocates the size its frame states, so that one is checked first."""
+    zstandard = _zstd()
+    stated = zstandard.frame_content_size(data)
+    if stated != raw_bytes or stated > len(data) * _ZSTD_BLOCK_BYTES // 4:
+        raise ValueError(f"its frame states {stated} bytes, expected {raw_bytes}")
+    machine = zstandard.ZstdDecompressor(max_window_size=2 * _MAX_WINDOW_BYTES)
+    raw: bytes = machine.decompress(data, max_output_size=raw_bytes, allow_extra_data=False)
+    return raw
+
+
+CODECS: dict[str, Codec] = {
+    "raw": Codec(0, bytes, _raw_decode),
+    "zlib": Codec(1, _zlib_encode, _zlib_decode),
+    "lzma": Codec(2, _lzma_encode, _lzma_decode),
+    "brotli": Codec(3, _brotli_encode, _brotli_decode),
+    "zstd": Codec(4, _zstd_encode, _zstd_decode),
+}

@@ -1,0 +1,218 @@
+"""Container: packed tensors <-> one file that anyone can read.
+
+A file is little-endian and has no padding:
+  prefix    "GOLF", format version u16, codec id u16, packed and raw header bytes u32 u32,
+            identity (32 bytes), crc32 u32 of all these and of the packed header
+  header    compressed JSON: format_version, model_spec (or null), solver, and two tables,
+            streams  codec (its id, see codecs.py), packed_bytes, raw_bytes, crc32 (of the packed)
+            tensors  in name order: name, shape, values (int8, int16 or fp16), row_scale (null,
+                     fp16 or log8), col_scale (null or log8), trellis, streams
+  streams   one after the other, to the end of the file
+A tensor has up to three parts: values, row scale, column scale. Its `streams` says in which
+stream each lies; within a stream the parts follow each other in the order of the table. What the
+numbers mean is told by quant.Packed. The payload is the header's canonical JSON without the two
+`streams`, a newline, and all parts in the order of the table; the identity is its sha256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.arch.params import Weights, check_weights
+from core.arch.spec import ModelSpec
+from core.artifact.codecs import codec_name, decode, smallest
+from core.artifact.header import MAX_TENSORS, Header, need, pack_header, unpack_header
+from core.artifact.quant import Packed, dequantize
+from core.artifact.table import DTYPES, Part, Stream, dump, is_label, plain_header, row_of
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """What a file holds. The tensors are kept in name order, in whatever order they come."""
+
+    spec: ModelSpec | None
+    tensors: tuple[Packed, ...]
+    solver: str = "rtn"  # who chose the levels
+
+    def __post_init__(self) -> None:
+        in_order = tuple(sorted(self.tensors, key=lambda tensor: tensor.name))
+        object.__setattr__(self, "tensors", in_order)
+        if len(in_order) > MAX_TENSORS:
+            raise ValueError(f"artifact: {len(in_order)} tensors exceed {MAX_TENSORS}")
+        names = Counter(tensor.name for tensor in in_order)
+        for name in (self.solver, *names):
+            if not is_label(name):
+                raise ValueError(f"artifact: {name!r:.40} is not a short printable ASCII name")
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise ValueError(f"artifact: two tensors are named {twice[0]!r}")
+
+
+def payload(artifact: Artifact) -> bytes:
+    """The content before compression: equal for equal levels, whatever packs them."""
+    return b"".join(_payload_pieces(_plain(artifact), artifact.tensors))
+
+
+def identity(artifact: Artifact) -> str:
+    """sha256 of the payload, in hex."""
+    return _digest(_plain(artifact), artifact.tensors)
+
+
+def write(artifact: Artifact, codec: str = "zlib") -> bytes:
+    """The file. Parts of one kind share a stream, compressed by `codec` unless raw is smaller."""
+    runs: dict[tuple[str, str], list[bytes]] = {}
+    places: list[list[int]] = []
+    for tensor in artifact.tensors:
+        places.append([])
+        for part in row_of(tensor).parts():
+            kind = (part.share, part.kind)
+            runs.setdefault(kind, []).append(_part_bytes(tensor, part))
+            places[-1].append(list(runs).index(kind))
+    streams, body = [], b""
+    for run in runs.values():
+        raw = b"".join(run)
+        codec_id, packed = smallest(raw, (codec, "raw"))
+        checksum = zlib.crc32(packed)
+        sizes = {"packed_bytes": len(packed), "raw_bytes": len(raw)}
+        streams.append(Stream(codec=codec_id, crc32=checksum, **sizes))
+        body += packed
+    return pack_header(_plain(artifact), places, streams, identity(artifact)) + body
+
+
+def read(data: bytes) -> Artifact:
+    """The artifact in a file; ValueError unless every byte is as it was written.
+
+    Nothing in the file is executed, and nothing is allocated that its header, checked first,
+    does not account for.
+    """
+    header, tensors = _open(data)
+    return Artifact(header.spec, tensors, header.solver)
+
+
+def weights(artifact: Artifact) -> Weights:
+    """Every tensor dequantized to float32; they fit the spec if there is one."""
+    tensors = {tensor.name: dequantize(tensor) for tensor in artifact.tensors}
+    if artifact.spec is not None:
+        check_weights(tensors, artifact.spec, "artifact")
+    return tensors
+
+
+def inspect(data: bytes) -> dict[str, Any]:
+    """What a file holds and what each part of it costs, as JSON data.
+
+    A tensor's bytes are its share of the streams it lies in, by raw size; the shares and the
+    header add up to the file.
+    """
+    header, tensors = _open(data)
+    spent = _shares(header)
+    parts = {"header": header.header_bytes, "levels": 0, "scales": 0, "fp16": 0}
+    for row, shares in zip(header.rows, spent, strict=True):
+        for part, share in zip(row.parts(), shares, strict=True):
+            parts[part.share] += share
+    table = [
+        {
+            "name": row.name,
+            "shape": list(row.shape),
+            "format": row.values,
+            "bytes": sum(shares),
+            "codec": codec_name(header.streams[places[0]].codec),
+        }
+        for row, places, shares in zip(header.rows, header.places, spent, strict=True)
+    ]
+    return {
+        "identity": header.identity,
+        "model_bytes": len(data),
+        "format_version": header.plain["format_version"],
+        "model_spec": header.plain["model_spec"],
+        "solver": header.solver,
+        "parameters": sum(tensor.size for tensor in tensors),
+        "bytes": parts,
+        "tensors": table,
+    }
+
+
+def _plain(artifact: Artifact) -> dict[str, Any]:
+    rows = [row_of(tensor) for tensor in artifact.tensors]
+    return plain_header(artifact.spec, artifact.solver, rows)
+
+
+def _payload_pieces(plain: dict[str, Any], tensors: tuple[Packed, ...]) -> Iterator[bytes]:
+    yield dump(plain) + b"\n"
+    for tensor in tensors:
+        for part in row_of(tensor).parts():
+            yield _part_bytes(tensor, part)
+
+
+def _digest(plain: dict[str, Any], tensors: tuple[Packed, ...]) -> str:
+    sha = hashlib.sha256()
+    for piece in _payload_pieces(plain, tensors):
+        sha.update(piece)
+    return sha.hexdigest()
+
+
+def _part_bytes(tensor: Packed, part: Part) -> bytes:
+    array: NDArray[Any] = getattr(tensor, part.field)
+    return array.astype(DTYPES[part.kind], copy=False).tobytes()
+
+
+def _open(data: bytes) -> tuple[Header, tuple[Packed, ...]]:
+    """Header and tensors of a file, all checksums and the identity verified."""
+    header = unpack_header(data)
+    tensors = _tensors(header, _raw_streams(header, data))
+    found = _digest(header.plain, tensors)
+    need(found == header.identity, f"its identity is {found}, expected {header.identity}")
+    return header, tensors
+
+
+def _raw_streams(header: Header, data: bytes) -> list[bytes]:
+    raw, start = [], header.header_bytes
+    for index, stream in enumerate(header.streams):
+        packed = data[start : start + stream.packed_bytes]
+        found = zlib.crc32(packed)
+        need(found == stream.crc32, f"checksum of stream {index} is {found:08x}")
+        raw.append(decode(codec_name(stream.codec), packed, stream.raw_bytes))
+        start += stream.packed_bytes
+    return raw
+
+
+def _tensors(header: Header, streams: list[bytes]) -> tuple[Packed, ...]:
+    """Views into the streams; Packed checks what they hold."""
+    starts, tensors = [0] * len(streams), []
+    for row, places in zip(header.rows, header.places, strict=True):
+        arrays: dict[str, NDArray[Any]] = {}
+        for part, at in zip(row.parts(), places, strict=True):
+            arrays[part.field] = _array(streams[at], part, starts[at])
+            starts[at] += part.raw_bytes
+        scales = arrays.get("row_scale"), arrays.get("col_scale")
+        try:
+            tensors.append(Packed(row.name, row.shape, arrays["values"], *scales, row.trellis))
+        except ValueError as error:
+            raise ValueError(f"corrupt artifact: {error}") from error
+    return tuple(tensors)
+
+
+def _array(stream: bytes, part: Part, start: int) -> NDArray[Any]:
+    dtype = np.dtype(DTYPES[part.kind])
+    flat = np.frombuffer(stream, dtype, part.raw_bytes // dtype.itemsize, start)
+    return flat.reshape(part.shape).astype(dtype.newbyteorder("="), copy=False)
+
+
+def _shares(header: Header) -> list[list[int]]:
+    """For each tensor the packed bytes of its parts, rounded so that every stream adds up."""
+    starts, spent = [0] * len(header.streams), []
+    for row, places in zip(header.rows, header.places, strict=True):
+        shares = []
+        for part, at in zip(row.parts(), places, strict=True):
+            stream, start = header.streams[at], starts[at]
+            starts[at] += part.raw_bytes
+            ends = [size * stream.packed_bytes // stream.raw_bytes for size in (start, starts[at])]
+            shares.append(ends[1] - ends[0])
+        spent.append(shares)
+    return spent

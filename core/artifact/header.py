@@ -1,0 +1,193 @@
+"""The header of an artifact: what the file says of itself, checked before anything is unpacked."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from core.arch.fields import from_plain, to_plain
+from core.arch.spec import ModelSpec
+from core.artifact.codecs import codec_name, decode, smallest
+from core.artifact.quant import MAX_RANK
+from core.artifact.table import FORMAT_VERSION, Row, Stream, dump, is_label
+
+MAGIC = b"GOLF"
+PREFIX = struct.Struct("<4sHHII32s")  # magic, version, codec id, packed and raw bytes, identity
+CRC = struct.Struct("<I")
+
+MAX_HEADER_BYTES = 4_000_000
+MAX_RAW_BYTES = 4_000_000_000
+MAX_TENSORS = 65_536
+MAX_SEQ_LEN = 1 << 20  # rotary tables are made from it before any weight is looked at
+
+_FIELDS = ("format_version", "model_spec", "solver", "streams", "tensors")
+
+
+@dataclass(frozen=True)
+class Header:
+    """`plain` is what the identity covers: the JSON data without streams and codecs."""
+
+    plain: dict[str, Any]
+    spec: ModelSpec | None
+    solver: str
+    rows: tuple[Row, ...]
+    places: tuple[tuple[int, ...], ...]  # for each row, the stream of each of its parts
+    streams: tuple[Stream, ...]
+    identity: str
+    header_bytes: int  # prefix included: where the streams start
+
+
+def pack_header(
+    plain: dict[str, Any], places: list[list[int]], streams: list[Stream], identity: str
+) -> bytes:
+    """The start of a file: prefix, checksum, compressed header."""
+    table = [{**row, "streams": at} for row, at in zip(plain["tensors"], places, strict=True)]
+    whole = {**plain, "tensors": table, "streams": [to_plain(stream) for stream in streams]}
+    return seal(dump(whole), identity)
+
+
+def seal(text: bytes, identity: str) -> bytes:
+    """The header's text, compressed, behind a prefix and a checksum of both."""
+    codec, packed = smallest(text, ("zlib", "lzma"))
+    sizes = len(packed), len(text)
+    prefix = PREFIX.pack(MAGIC, FORMAT_VERSION, codec, *sizes, bytes.fromhex(identity))
+    return prefix + CRC.pack(zlib.crc32(prefix + packed)) + packed
+
+
+def unseal(data: bytes) -> tuple[bytes, str, int]:
+    """What `seal` took, and where the streams start."""
+    start = PREFIX.size + CRC.size
+    if not data.startswith(MAGIC):
+        raise ValueError(f"not an artifact: it starts with {data[:4]!r}, expected {MAGIC!r}")
+    need(len(data) >= start, f"{len(data)} bytes, a prefix alone has {start}")
+    _, version, codec, packed_bytes, raw_bytes, identity = PREFIX.unpack_from(data)
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"artifact of format {version}, written by a newer version; "
+            f"this one reads up to {FORMAT_VERSION}: update golf"
+        )
+    need(version == FORMAT_VERSION, f"format version {version}, the first was 1")
+    need(raw_bytes <= MAX_HEADER_BYTES, f"a header of {raw_bytes} bytes exceeds {MAX_HEADER_BYTES}")
+    end = start + packed_bytes
+    need(end <= len(data), f"truncated: {len(data)} bytes, its header alone ends at {end}")
+    packed = data[start:end]
+    (checksum,) = CRC.unpack_from(data, PREFIX.size)
+    found = zlib.crc32(data[: PREFIX.size] + packed)
+    need(checksum == found, f"checksum of the header is {found:08x}, expected {checksum:08x}")
+    return decode(codec_name(codec), packed, raw_bytes), identity.hex(), end
+
+
+def unpack_header(data: bytes) -> Header:
+    """Read and check the header: every length against the file, every shape against a length."""
+    text, identity, end = unseal(data)
+    try:
+        whole = _parse(text)
+        streams = tuple(_stream(entry, at) for at, entry in enumerate(whole["streams"]))
+        table = [_row(entry, at, len(streams)) for at, entry in enumerate(whole["tensors"])]
+        spec = _spec(whole["model_spec"], len(table))
+    except (AttributeError, OverflowError, TypeError) as error:
+        raise ValueError(f"corrupt artifact: a wrong form in its header: {error}") from error
+    rows, places = tuple(row for row, _ in table), tuple(places for _, places in table)
+    _check_names(rows, whole["solver"])
+    _check_lengths(rows, places, streams, len(data) - end)
+    for entry in whole["tensors"]:
+        del entry["streams"]
+    del whole["streams"]
+    return Header(whole, spec, whole["solver"], rows, places, streams, identity, end)
+
+
+def need(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(f"corrupt artifact: {message}")
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    """JSON data with the header's fields; anything but the canonical spelling is refused."""
+    try:
+        whole = json.loads(text)
+        canonical = isinstance(whole, dict) and dump(whole) == text
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"corrupt artifact: its header is not JSON: {error}") from error
+    need(canonical, "its header is not canonical JSON")
+    need(tuple(sorted(whole)) == _FIELDS, f"its header has fields {sorted(whole)[:9]}")
+    need(whole["format_version"] == FORMAT_VERSION, "its header states another format version")
+    for name in ("streams", "tensors"):
+        need(isinstance(whole[name], list), f"{name} is not a list")
+        need(len(whole[name]) <= MAX_TENSORS, f"{len(whole[name])} {name} exceed {MAX_TENSORS}")
+    parsed: dict[str, Any] = whole
+    return parsed
+
+
+def _stream(entry: object, at: int) -> Stream:
+    stream = from_plain(Stream, entry, f"corrupt artifact: stream {at}")
+    codec_name(stream.codec)
+    sizes = stream.packed_bytes, stream.raw_bytes
+    need(min(sizes) >= 1, f"stream {at} has {sizes[0]} bytes for {sizes[1]}")
+    return stream
+
+
+def _row(entry: dict[str, Any], at: int, num_streams: int) -> tuple[Row, tuple[int, ...]]:
+    """One row of the table and the streams of its parts."""
+    where = f"tensor {at}"
+    lists = {name: entry.get(name) for name in ("shape", "streams")}
+    for name, found in lists.items():
+        whole = isinstance(found, list) and all(type(number) is int for number in found)
+        need(whole, f"{where}: {name} is not a list of integers")
+    shape, places = tuple(lists["shape"] or ()), tuple(lists["streams"] or ())
+    fields = {name: value for name, value in entry.items() if name not in lists}
+    row = replace(from_plain(Row, fields, f"corrupt artifact: {where}"), shape=shape)
+    if row.trellis:
+        raise ValueError(f"artifact {where}: a trellis flag, written by a newer version")
+    positive = len(shape) <= MAX_RANK and all(size > 0 for size in shape)
+    need(positive, f"{where}: shape {shape[:9]}, expected at most {MAX_RANK} positive sizes")
+    known = len(places) == len(row.parts()) and all(0 <= i < num_streams for i in places)
+    need(known, f"{where}: its {len(row.parts())} parts lie in streams {places[:9]}")
+    return row, places
+
+
+def _spec(fields: object, num_tensors: int) -> ModelSpec | None:
+    """The checked spec; sizes that would be costly before any weight is compared are bounded."""
+    if fields is None:
+        return None
+    try:
+        spec = from_plain(ModelSpec, fields, "model_spec")
+    except ValueError as error:
+        raise ValueError(f"artifact: {error}; was it written by a newer version?") from error
+    layers, seq_len = spec.num_layers, spec.seq_len
+    need(layers <= num_tensors, f"{layers} layers but {num_tensors} tensors")
+    need(seq_len <= MAX_SEQ_LEN, f"seq_len {seq_len} exceeds {MAX_SEQ_LEN}")
+    return spec
+
+
+def _check_names(rows: tuple[Row, ...], solver: object) -> None:
+    need(is_label(solver), f"solver {solver!r:.40} is not a short printable name")
+    for row in rows:
+        need(is_label(row.name), f"tensor {row.name!r:.40} has no short printable name")
+    for one, two in pairwise(rows):
+        need(one.name != two.name, f"two tensors are named {one.name!r}")
+        need(one.name < two.name, f"tensor {two.name!r} comes after {one.name!r}, out of order")
+
+
+def _check_lengths(
+    rows: tuple[Row, ...],
+    places: tuple[tuple[int, ...], ...],
+    streams: tuple[Stream, ...],
+    body_bytes: int,
+) -> None:
+    """Shapes against the streams' raw lengths, packed lengths against the file."""
+    packed = sum(stream.packed_bytes for stream in streams)
+    need(packed <= body_bytes, f"truncated: its streams have {packed} bytes, found {body_bytes}")
+    need(packed == body_bytes, f"{body_bytes - packed} bytes follow its last stream")
+    total = sum(stream.raw_bytes for stream in streams)
+    need(total <= MAX_RAW_BYTES, f"{total} bytes of weights exceed {MAX_RAW_BYTES}")
+    needed = [0] * len(streams)
+    for row, at in zip(rows, places, strict=True):
+        for part, index in zip(row.parts(), at, strict=True):
+            needed[index] += part.raw_bytes
+    for index, (stream, size) in enumerate(zip(streams, needed, strict=True)):
+        stated = f"stream {index} states {stream.raw_bytes} bytes"
+        need(stream.raw_bytes == size, f"{stated}, the shapes in it take {size}")

@@ -1,0 +1,192 @@
+"""Quant: one weight <-> integers and scales, round to nearest, equal bits on every machine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.arch.params import Param, Weights, check_weights, param_table
+from core.arch.spec import ModelSpec
+
+Format = Literal["int8", "fp16"]
+Array = NDArray[np.float32]
+Scales = NDArray[np.float16] | NDArray[np.uint8]
+
+FP16_MAX = 65_504.0
+FP16_TINY = np.float16(2.0**-24)
+MAX_RANK = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quant:
+    """How weights are stored. The first five fields are a format for each role of param_table."""
+
+    embed: Format = "int8"
+    head: Format = "int8"
+    attn: Format = "int8"
+    mlp: Format = "int8"
+    control: Format = "fp16"
+    keep_below: int = 65_537  # a tensor with fewer elements stays fp16; so does every vector
+    scale_floor: float = 0.0  # least row scale; the reference scripts' is 1/127
+    codec: Literal["zlib", "lzma"] = "zlib"
+
+    def __post_init__(self) -> None:
+        if self.keep_below < 0:
+            raise ValueError(f"quant: keep_below {self.keep_below} must not be negative")
+        if not 0.0 <= self.scale_floor <= FP16_MAX:
+            raise ValueError(f"quant: scale_floor {self.scale_floor} must be 0 to {FP16_MAX:.0f}")
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """One stored tensor. Levels are read as a matrix (rows, cols): all leading axes are rows.
+
+    weight = level * row scale * column scale, a missing scale being 1; float16 values are the
+    weights themselves. A uint8 scale b stands for 2**((b - 128) / 8).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    values: NDArray[np.int8] | NDArray[np.int16] | NDArray[np.float16]  # of `shape`
+    row_scale: Scales | None = None  # (rows,)
+    col_scale: NDArray[np.uint8] | None = None  # (cols,)
+    trellis: int = 0  # states of the trellis; 0: the levels are plain
+
+    def __post_init__(self) -> None:
+        _need(self.name, len(self.shape) <= MAX_RANK, f"rank {len(self.shape)} exceeds {MAX_RANK}")
+        _need(self.name, all(size > 0 for size in self.shape), f"shape {self.shape} is empty")
+        _check_array(self.name, "values", self.values, self.shape, ("int8", "int16", "float16"))
+        rows, cols = matrix_shape(self.shape)
+        if self.row_scale is not None:
+            _check_array(self.name, "row scale", self.row_scale, (rows,), ("float16", "uint8"))
+            if self.row_scale.dtype == np.float16:
+                _need(self.name, bool(np.all(self.row_scale > 0)), "a row scale is not positive")
+        if self.col_scale is not None:
+            _check_array(self.name, "column scale", self.col_scale, (cols,), ("uint8",))
+        plain = self.row_scale is None and self.col_scale is None and self.trellis == 0
+        is_fp16 = self.values.dtype == np.float16
+        _need(self.name, plain or not is_fp16, "fp16 values take no scale and no trellis")
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(rows, cols) of a tensor read as a matrix; a scalar is 1 x 1."""
+    return (math.prod(shape[:-1]), shape[-1]) if shape else (1, 1)
+
+
+def stored_format(row: Param, quant: Quant) -> Format:
+    """The format of one row of param_table: its role's, unless it is a vector or small."""
+    if len(row.shape) < 2 or row.size < quant.keep_below:
+        return "fp16"
+    chosen: Format = getattr(quant, row.role)
+    return chosen
+
+
+def quantize(weights: Weights, spec: ModelSpec, quant: Quant) -> list[Packed]:
+    """Every parameter of `spec`, stored as `quant` says, sorted by name."""
+    check_weights(weights, spec, "quantize")
+    packed = []
+    for row in sorted(param_table(spec), key=lambda row: row.name):
+        weight = np.asarray(weights[row.name], np.float32)
+        if stored_format(row, quant) == "fp16":
+            packed.append(Packed(row.name, row.shape, to_fp16(weight, row.name)))
+            continue
+        matrix = weight.reshape(matrix_shape(row.shape))
+        levels, scale = quantize_rows(matrix, quant.scale_floor, row.name)
+        packed.append(Packed(row.name, row.shape, levels.reshape(row.shape), scale))
+    return packed
+
+
+def quantize_rows(
+    weight: Array, floor: float = 0.0, name: str = "weight"
+) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
+    """(R, C) to int8 levels (R, C) and fp16 scales (R,): absmax / 127, at least `floor`.
+
+    The scale is rounded to fp16 before it divides, so that the levels are the nearest ones for
+    the scale that is stored. Only elementwise IEEE operations and maxima: no sum whose order, and
+    no quantile whose interpolation, could differ between machines.
+    """
+    _need(name, bool(np.all(np.isfinite(weight))), "a weight is NaN or infinite; did it diverge?")
+    peak = np.max(np.abs(weight), axis=1)
+    wanted = np.maximum(peak / np.float32(127), np.float32(floor))
+    _need(name, bool(np.all(wanted <= FP16_MAX)), f"weight {peak.max():g} overflows an fp16 scale")
+    scale = np.maximum(wanted.astype(np.float16), FP16_TINY)
+    clips = scale.astype(np.float32) * np.float32(127.5) < peak  # where fp16 is too coarse: 2**-24
+    np.nextafter(scale, np.float16(np.inf), out=scale, where=clips)
+    levels = np.rint(weight / scale.astype(np.float32)[:, None])
+    return np.clip(levels, -127, 127).astype(np.int8), scale
+
+
+def to_fp16(weight: Array, name: str = "weight") -> NDArray[np.float16]:
+    """Rounded to nearest; raises where fp16 has no finite value."""
+    with np.errstate(over="ignore"):
+        half = weight.astype(np.float16)
+    _need(name, bool(np.all(np.isfinite(half))), "a weight is NaN, infinite or over 65504 in fp16")
+    return half
+
+
+def dequantize(packed: Packed) -> Array:
+    """The weight, float32, of `packed.shape`; equal bits on every machine."""
+    if packed.trellis:
+        raise ValueError(f"{packed.name}: trellis {packed.trellis}: written by a newer version")
+    weight = packed.values.astype(np.float32).reshape(matrix_shape(packed.shape))
+    if packed.row_scale is not None:
+        weight = weight * _scale_values(packed.row_scale)[:, None]
+    if packed.col_scale is not None:
+        weight = weight * _scale_values(packed.col_scale)[None, :]
+    return weight.reshape(packed.shape)
+
+
+# 2**(k/8) as literals: a library's pow may differ in the last bit.
+_EIGHTHS = np.array(
+    [
+        *(1.0, 1.0905077326652577, 1.189207115002721, 1.2968395546510096),
+        *(1.4142135623730951, 1.5422108254079407, 1.681792830507429, 1.8340080864093424),
+    ],
+    np.float64,
+)
+
+
+def log_scale_to_float(scale: NDArray[np.uint8]) -> Array:
+    """b to 2**((b - 128) / 8), rounded once to float32: 2**-16 to 2**15.875."""
+    steps = scale.astype(np.int64) - 128
+    exact: NDArray[np.float64] = np.ldexp(_EIGHTHS[steps % 8], steps // 8)
+    return exact.astype(np.float32)
+
+
+def log_scale_from_float(value: Array) -> NDArray[np.uint8]:
+    """The log scale nearest by ratio; beyond the ends, the end."""
+    usable = bool(np.all(np.isfinite(value) & (value > 0)))
+    _need("log scale", usable, "a scale must be positive and finite")
+    known = log_scale_to_float(np.arange(256, dtype=np.uint8)).astype(np.float64)
+    middles = np.sqrt(known[:-1] * known[1:])
+    return np.searchsorted(middles, value.astype(np.float64)).astype(np.uint8)
+
+
+def _scale_values(scale: Scales) -> Array:
+    if scale.dtype == np.uint8:
+        return log_scale_to_float(scale.astype(np.uint8))
+    return scale.astype(np.float32)
+
+
+def _check_array(
+    name: str, part: str, array: NDArray[Any], shape: tuple[int, ...], dtypes: tuple[str, ...]
+) -> None:
+    """Raise unless `array` has the shape and one of the dtypes, and is finite."""
+    fits = array.shape == shape and array.dtype.name in dtypes
+    found = f"{part} is {array.dtype.name} {array.shape}"
+    _need(name, fits, f"{found}, expected {' or '.join(dtypes)} {shape}")
+    if array.dtype == np.float16:
+        _need(name, bool(np.all(np.isfinite(array))), f"{part}: a number is NaN or infinite")
+
+
+def _need(name: str, holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}: {message}")

@@ -1,0 +1,114 @@
+"""The table of an artifact: a row for each tensor, as dataclasses and as canonical JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.arch.fields import from_plain, to_plain
+from core.arch.spec import ModelSpec
+from core.artifact.quant import Packed, matrix_shape
+
+FORMAT_VERSION = 1
+MAX_NAME_CHARS = 256
+
+DTYPES = {"int8": "<i1", "int16": "<i2", "fp16": "<f2", "log8": "<u1"}  # little-endian in a file
+_KINDS = {"int8": "int8", "int16": "int16", "float16": "fp16", "uint8": "log8"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """An array of one tensor: its values, its row scale or its column scale."""
+
+    field: Literal["values", "row_scale", "col_scale"]
+    kind: str  # of DTYPES
+    shape: tuple[int, ...]
+
+    @property
+    def raw_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(DTYPES[self.kind]).itemsize
+
+    @property
+    def share(self) -> str:
+        """What the ledger calls it."""
+        if self.field != "values":
+            return "scales"
+        return "fp16" if self.kind == "fp16" else "levels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One tensor in the table."""
+
+    name: str
+    values: Literal["int8", "int16", "fp16"]
+    row_scale: Literal["fp16", "log8"] | None
+    col_scale: Literal["log8"] | None
+    trellis: int
+    shape: tuple[int, ...] = ()
+
+    def parts(self) -> list[Part]:
+        """In the order of the payload."""
+        rows, cols = matrix_shape(self.shape)
+        parts = [Part("values", self.values, self.shape)]
+        if self.row_scale is not None:
+            parts.append(Part("row_scale", self.row_scale, (rows,)))
+        if self.col_scale is not None:
+            parts.append(Part("col_scale", self.col_scale, (cols,)))
+        return parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """A run of compressed bytes that holds one or more parts, in the order of the table."""
+
+    codec: int
+    packed_bytes: int
+    raw_bytes: int
+    crc32: int  # of the packed bytes
+
+
+def row_of(tensor: Packed) -> Row:
+    """The table's row for a tensor."""
+    kinds = {name: _kind(getattr(tensor, name)) for name in ("values", "row_scale", "col_scale")}
+    plain = {"name": tensor.name, "trellis": tensor.trellis, **kinds}
+    return replace(from_plain(Row, plain, tensor.name), shape=tensor.shape)
+
+
+def plain_header(spec: ModelSpec | None, solver: str, rows: list[Row]) -> dict[str, Any]:
+    """What the identity covers, as JSON data.
+
+    The spec goes through from_plain once, so that 30 and 30.0 are spelled alike.
+    """
+    fields = None if spec is None else to_plain(from_plain(ModelSpec, to_plain(spec), "model_spec"))
+    return {
+        "format_version": FORMAT_VERSION,
+        "model_spec": fields,
+        "solver": solver,
+        "tensors": [to_plain(row) for row in rows],
+    }
+
+
+def dump(plain: dict[str, Any]) -> bytes:
+    """Canonical JSON: sorted keys, no spaces, ASCII, no NaN."""
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("ascii")
+
+
+def is_label(text: object) -> bool:
+    """Whether `text` can name a tensor or a solver: short, and safe to print."""
+    return (
+        isinstance(text, str)
+        and 0 < len(text) <= MAX_NAME_CHARS
+        and text.isascii()
+        and text.isprintable()
+    )
+
+
+def _kind(array: NDArray[Any] | None) -> str | None:
+    return None if array is None else _KINDS[array.dtype.name]
