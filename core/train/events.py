@@ -1,0 +1,193 @@
+"""What a run says while it goes: events with all their fields, and the lines that people grep.
+
+An event is a kind and its fields. The loop makes them through the functions here, a run folder
+writes them down, a terminal shows them; none of the three knows the others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from core.arch.params import num_params
+from core.artifact.container import Artifact, identity
+from core.artifact.ledger import CAP_BYTES, Ledger
+from core.score.bpb import Scored
+from core.score.scoring import Validation
+from core.train.corpus import Corpus
+from core.train.recipe import Recipe, recipe_hash
+from core.train.schedules import Knobs
+
+Events = Callable[..., None]  # events(kind, **fields)
+
+LINES: dict[str, str] = {
+    "start": (
+        "recipe:{recipe} hash:{hash} seed:{seed} backend:{backend} device:{device} "
+        "precision:{precision} attention:{attention}\n"
+        "model_params:{parameters}\n"
+        "train_tokens:{train_tokens} val_tokens:{val_tokens}\n"
+        "world_size:{world_size} train_batch_tokens:{train_batch_tokens} seq_len:{seq_len}"
+    ),
+    "warmup": "warmup_step:{steps}/{steps} warmup_time:{ms:.0f}ms (rolled back, not in the budget)",
+    "step": (
+        "step:{step}/{steps} train_loss:{train_loss:.4f} train_time:{train_ms:.0f}ms "
+        "step_avg:{step_avg_ms:.2f}ms progress:{progress:.6f} lr_mul:{lr_mul:.4f} "
+        "tok_s:{tokens_per_s:.0f}"
+    ),
+    "val": (
+        "step:{step}/{steps} val_loss:{val_loss:.4f} val_bpb:{val_bpb:.4f} "
+        "train_time:{train_ms:.0f}ms step_avg:{step_avg_ms:.2f}ms "
+        "tokens:{tokens} bytes:{bytes}{subset}"
+    ),
+    "stop": "stopped: step:{step}/{steps} train_time:{train_ms:.0f}ms",
+    "stopping_early": (
+        "stopping_early: wallclock_cap train_time:{train_ms:.0f}ms step:{step}/{steps}"
+    ),
+    "scored": (
+        "{label} val_loss:{val_loss:.8f} val_bpb:{val_bpb:.8f} val_bpb_raw:{val_bpb_raw} "
+        "tokens:{tokens} bytes:{bytes} bytes_raw:{bytes_raw} eval_time:{eval_ms:.0f}ms{subset}"
+    ),
+    "artifact": (
+        "identity:{identity}\n"
+        "Serialized model {method}: {model_bytes} bytes\n"
+        "Code size: {code_bytes} bytes ({code_label})\n"
+        "Total submission size {method}: {artifact_bytes} bytes"
+    ),
+    "phases": "{text}",
+    "verdict": "{verdict}: artifact_bytes:{artifact_bytes} cap:{cap_bytes} margin:{margin_bytes}",
+}
+
+
+def log_line(kind: str, fields: dict[str, Any]) -> str | None:
+    """The text of an event, or None for a step between two that are shown."""
+    if kind == "step" and fields["step"] > 10 and fields["step"] % fields["log_every_steps"]:
+        return None
+    subset = fields.get("subset")
+    shown = {**fields, "subset": f" subset:{json.dumps(subset)}" if subset else ""}
+    return LINES[kind].format(**shown)
+
+
+def log_start(
+    events: Events, recipe: Recipe, corpus: Corpus, backend: str, group: Any, attention: str
+) -> None:
+    """Everything that was decided before the first step; `group` has world_size and device."""
+    events(
+        "start",
+        recipe=recipe.name,
+        hash=recipe_hash(recipe)[:16],
+        seed=recipe.seed,
+        backend=backend,
+        device=str(group.device),
+        precision=recipe.precision,
+        attention=attention,
+        parameters=num_params(recipe.arch),
+        train_tokens=len(corpus.train),
+        val_tokens=len(corpus.validation.stream),
+        world_size=group.world_size,
+        train_batch_tokens=recipe.data.train_batch_tokens,
+        seq_len=recipe.arch.seq_len,
+    )
+
+
+def log_warmup(events: Events, recipe: Recipe, seconds: float) -> None:
+    events("warmup", steps=recipe.schedule.warmup_steps, ms=1000.0 * seconds)
+
+
+def log_step(
+    events: Events, recipe: Recipe, step: int, elapsed_s: float, loss: float, dials: Knobs
+) -> None:
+    """After step number `step` (from 1); progress is what its rates were computed from."""
+    events(
+        "step",
+        **_where(recipe, step, elapsed_s),
+        train_loss=loss,
+        progress=dials.progress,
+        lr_mul=dials.lr_mul,
+        momentum=dials.momentum,
+        tokens_per_s=step * recipe.data.train_batch_tokens / max(elapsed_s, 1e-9),
+        log_every_steps=recipe.schedule.log_every_steps,
+    )
+
+
+def log_val(
+    events: Events,
+    recipe: Recipe,
+    step: int,
+    elapsed_s: float,
+    scored: Scored,
+    validation: Validation,
+) -> None:
+    events("val", **_where(recipe, step, elapsed_s), **score_fields(scored, validation))
+
+
+def log_stop(events: Events, recipe: Recipe, step: int, elapsed_s: float) -> None:
+    """The end of training: by the number of steps, or by the clock before the budget is spent."""
+    kind = "stop" if step == recipe.schedule.steps else "stopping_early"
+    events(kind, **_where(recipe, step, elapsed_s))
+
+
+def log_scored(
+    events: Events, label: str, scored: Scored, validation: Validation, seconds: float
+) -> None:
+    fields = score_fields(scored, validation)
+    events("scored", label=label, eval_ms=1000.0 * seconds, **fields)
+
+
+def log_artifact(events: Events, recipe: Recipe, artifact: Artifact, counts: Ledger) -> None:
+    events(
+        "artifact",
+        method=method(recipe, "+"),
+        identity=identity(artifact),
+        model_bytes=counts.model_bytes,
+        code_bytes=counts.code_bytes,
+        code_label="unbundled",
+        artifact_bytes=counts.artifact_bytes,
+    )
+
+
+def log_phases(events: Events, phases_s: dict[str, float]) -> None:
+    text = " ".join(f"{name}:{seconds:.2f}s" for name, seconds in phases_s.items())
+    events("phases", text=f"phases {text}", phases_s=phases_s)
+
+
+def log_verdict(events: Events, counts: Ledger) -> None:
+    """The last line of a run: whether code and model fit under the cap together."""
+    events(
+        "verdict",
+        verdict="fits" if counts.fits else "failed: over the cap",
+        artifact_bytes=counts.artifact_bytes,
+        cap_bytes=CAP_BYTES,
+        margin_bytes=counts.margin_bytes,
+    )
+
+
+def silent(kind: str, **fields: object) -> None:
+    """The events of a rank that does not write."""
+
+
+def score_fields(scored: Scored, validation: Validation) -> dict[str, Any]:
+    """A score as the fields of an event or of a report."""
+    return {
+        "val_loss": scored.val_loss,
+        "val_bpb": scored.val_bpb,
+        "val_bpb_raw": scored.val_bpb_raw,
+        "tokens": scored.tokens,
+        "bytes": scored.bytes,
+        "bytes_raw": scored.bytes_raw,
+        "subset": validation.subset,
+    }
+
+
+def method(recipe: Recipe, joint: str) -> str:
+    """How the artifact is stored, as the log lines name it: int8+zlib."""
+    return f"{recipe.quant.mlp}{joint}{recipe.quant.codec}"
+
+
+def _where(recipe: Recipe, step: int, elapsed_s: float) -> dict[str, Any]:
+    return {
+        "step": step,
+        "steps": recipe.schedule.steps,
+        "train_ms": 1000.0 * elapsed_s,
+        "step_avg_ms": 1000.0 * elapsed_s / max(step, 1),
+    }

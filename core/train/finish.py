@@ -1,0 +1,74 @@
+"""What follows training: score, quantize, compress, score the packed bytes, count them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from core.arch.params import Weights
+from core.artifact.container import Artifact, read, write
+from core.artifact.container import weights as unpack
+from core.artifact.ledger import Ledger, ledger
+from core.artifact.quant import quantize
+from core.score.bpb import Scored
+from core.score.scoring import Validation
+from core.train.clock import BudgetClock
+from core.train.events import Events, log_artifact, log_phases, log_scored, log_verdict, method
+from core.train.recipe import Recipe
+
+ScoreOf = Callable[[Weights, Validation], Scored]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The end of a run."""
+
+    weights: Weights  # averaged, before packing
+    model: bytes  # the artifact
+    before: Scored
+    after: Scored  # of the weights read back from the artifact's bytes
+    ledger: Ledger
+    phases_s: dict[str, float]
+
+
+def finish(
+    recipe: Recipe,
+    weights: Weights,
+    validation: Validation,
+    score_of: ScoreOf,
+    code_bytes: int,
+    clock: BudgetClock,
+    events: Events,
+) -> Finished:
+    """Score `weights`, pack them, read the bytes back and score those: the run's last lines."""
+
+    def scored(label: str, subject: Weights) -> Scored:
+        start_s = clock.seconds("score")
+        with clock.phase("score"):
+            result = score_of(subject, validation)
+        log_scored(events, label, result, validation, clock.seconds("score") - start_s)
+        return result
+
+    before = scored("pre_quantization", weights)
+    artifact, model = pack(weights, recipe, clock)
+    counts = ledger(model, code_bytes)
+    log_artifact(events, recipe, artifact, counts)
+    after = scored(f"final_{method(recipe, '_')}_roundtrip_exact", unpack(read(model)))
+    log_phases(events, clock.phases())
+    log_verdict(events, counts)
+    return Finished(
+        weights=weights,
+        model=model,
+        before=before,
+        after=after,
+        ledger=counts,
+        phases_s=clock.phases(),
+    )
+
+
+def pack(weights: Weights, recipe: Recipe, clock: BudgetClock) -> tuple[Artifact, bytes]:
+    """Quantize by the recipe and write the artifact."""
+    with clock.phase("quantize"):
+        artifact = Artifact(recipe.arch, tuple(quantize(weights, recipe.arch, recipe.quant)))
+    with clock.phase("compress"):
+        return artifact, write(artifact, recipe.quant.codec)

@@ -1,0 +1,125 @@
+"""Recipe: one run as frozen data - architecture, optimizer, schedule, data, quantizer, score."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from core.arch.fields import from_plain, override, to_plain
+from core.arch.spec import ModelSpec
+from core.artifact.quant import Quant
+from core.data.batches import Data
+from core.score.scoring import Score
+from core.train.newton_schulz import NSTable
+
+Precision = Literal["autocast", "cast", "fp32"]
+Compile = Literal["auto", "on", "off"]
+WarmdownUnit = Literal["frac", "steps", "seconds"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """Muon for the matrices, Adam with a rate of its own for each other rule of the table."""
+
+    matrix_lr: float = 0.04
+    embed_lr: float = 0.05  # the reference: 0.05 tied, 0.6 untied
+    head_lr: float = 0.008
+    scalar_lr: float = 0.04
+    momentum: float = 0.95
+    momentum_start: float = 0.85
+    momentum_warmup_steps: int = 500
+    ns_table: NSTable = "quintic"
+    ns_steps: int = 5
+    ns_precision: Literal["bf16", "fp32"] = "bf16"
+    beta1: float = 0.9
+    beta2: float = 0.95
+    adam_eps: float = 1e-8
+    ema_decay: float = 0.0  # 0: the weights themselves are what is packed
+
+    def __post_init__(self) -> None:
+        for name in ("matrix_lr", "embed_lr", "head_lr", "scalar_lr", "momentum_warmup_steps"):
+            _need(getattr(self, name) >= 0, f"optim.{name}", getattr(self, name), "at least 0")
+        for name in ("momentum", "momentum_start", "beta1", "beta2", "ema_decay"):
+            inside = 0 <= getattr(self, name) < 1
+            _need(inside, f"optim.{name}", getattr(self, name), "in [0, 1)")
+        _need(self.ns_steps >= 1, "optim.ns_steps", self.ns_steps, "at least 1")
+        _need(self.adam_eps > 0, "optim.adam_eps", self.adam_eps, "positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long, and how the rates move. progress = max(step / steps, elapsed_s / budget_s)."""
+
+    steps: int = 20_000
+    budget_s: float = 600.0  # of training; 0: no limit
+    warmup_steps: int = 1  # run to compile, then rolled back; outside the budget
+    warmdown: float = 1200.0  # the last part of the run, in the unit of the next field
+    warmdown_unit: WarmdownUnit = "steps"
+    lr_floor: float = 0.0  # the multiplier never falls below this
+    log_every_steps: int = 200
+
+    def __post_init__(self) -> None:
+        _need(self.steps >= 1, "schedule.steps", self.steps, "at least 1")
+        _need(self.budget_s >= 0, "schedule.budget_s", self.budget_s, "at least 0")
+        _need(0 <= self.warmup_steps <= 3, "schedule.warmup_steps", self.warmup_steps, "0 to 3")
+        _need(self.warmdown >= 0, "schedule.warmdown", self.warmdown, "at least 0")
+        fits = self.warmdown_unit != "frac" or self.warmdown <= 1
+        _need(fits, "schedule.warmdown", self.warmdown, "at most 1 where its unit is frac")
+        _need(0 <= self.lr_floor <= 1, "schedule.lr_floor", self.lr_floor, "in [0, 1]")
+        _need(self.log_every_steps >= 1, "schedule.log_every_steps", self.log_every_steps, ">= 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything a run depends on but the data's bytes and the machine."""
+
+    name: str = "baseline"
+    seed: int = 1337
+    precision: Precision = "autocast"  # fp32 weights; bf16 products, or fp32 throughout
+    compile: Compile = "auto"  # auto: on an accelerator
+    arch: ModelSpec = field(default_factory=ModelSpec)
+    optim: Optim = field(default_factory=Optim)
+    schedule: Schedule = field(default_factory=Schedule)
+    data: Data = field(default_factory=Data)
+    quant: Quant = field(default_factory=Quant)
+    score: Score = field(default_factory=Score)
+
+    def __post_init__(self) -> None:
+        tokens, seq_len = self.data.train_batch_tokens, self.arch.seq_len
+        if tokens % seq_len:
+            raise ValueError(
+                f"data.train_batch_tokens {tokens} is not a multiple of arch.seq_len {seq_len}"
+            )
+
+
+def with_changes(recipe: Recipe, changes: Iterable[str]) -> Recipe:
+    """The recipe with each `section.field=value` applied."""
+    return override(recipe, changes, "recipe")
+
+
+def to_json(recipe: Recipe) -> str:
+    return json.dumps(to_plain(recipe), indent=2) + "\n"
+
+
+def from_json(text: str, where: str) -> Recipe:
+    try:
+        data: Any = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: not JSON ({error})") from None
+    return from_plain(Recipe, data, where)
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """sha256 of what is trained: all fields but the name and where the files lie."""
+    plain = to_plain(recipe)
+    del plain["name"], plain["data"]["path"], plain["data"]["tokenizer"]
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _need(holds: bool, name: str, value: object, what: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} {value} must be {what}")
