@@ -1,0 +1,39 @@
+"""Tokens -> nats: what core's scorer asks of an engine; and the next token's logits."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from backend_mlx.model import GPT
+from backend_mlx.weights import load_weights
+from core.arch.params import Weights
+from core.arch.spec import ModelSpec
+from core.train.recipe import Precision
+
+Rows = NDArray[np.int32]
+
+
+class Evaluator:
+    """A model as core sees it: numpy in, numpy out, no gradients."""
+
+    def __init__(self, model: GPT) -> None:
+        self.model = model
+
+    def nats(self, x: Rows, y: Rows) -> NDArray[np.float32]:
+        """Nats of each target, float32 (B, T). x, y: int32 (B, T)."""
+        tokens, targets = mx.array(x), mx.array(y)
+        return np.array(self.model.token_nats(tokens, targets))
+
+    def next_logits(self, x: Rows) -> NDArray[np.float32]:
+        """Logits of the token after each row, float32 (B, V). x: int32 (B, T)."""
+        tokens = mx.array(x)
+        return np.array(self.model(tokens)[:, -1].astype(mx.float32))
+
+
+def open_evaluator(weights: Weights, spec: ModelSpec, precision: Precision) -> Evaluator:
+    """A model with these weights on this machine's device."""
+    model = GPT(spec, precision)
+    load_weights(model, weights, spec)
+    return Evaluator(model)

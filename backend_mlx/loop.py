@@ -1,0 +1,143 @@
+"""The training run: a Trainer that makes one step, and train(recipe), the whole of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+from mlx.core import array
+from mlx.utils import tree_unflatten
+
+from backend_mlx.attend import attention_choice
+from backend_mlx.distributed import Solo, open_group
+from backend_mlx.evaluate import Evaluator
+from backend_mlx.feeder import Feeder
+from backend_mlx.model import GPT
+from backend_mlx.optimizer import Optimizer, averaged
+from backend_mlx.weights import load_weights, parameters, to_numpy
+from core.arch.params import Weights, init_params
+from core.score.bpb import Scored
+from core.score.scoring import Validation, score
+from core.train.clock import BudgetClock, out_of_time
+from core.train.corpus import open_corpus
+from core.train.events import (
+    Events,
+    log_start,
+    log_step,
+    log_stop,
+    log_val,
+    log_warmup,
+    silent,
+)
+from core.train.finish import Finished, finish
+from core.train.recipe import Recipe
+from core.train.schedules import Knobs, knobs, validates
+
+MicroBatches = list[tuple[array, array]]
+
+
+class Trainer:
+    """The model, its rules, and the whole state of a run as one flat dict of arrays."""
+
+    def __init__(self, recipe: Recipe, group: Solo) -> None:
+        self.recipe = recipe
+        self.group = group
+        self.model = GPT(recipe.arch, recipe.precision)
+        load_weights(self.model, init_params(recipe.arch, recipe.seed), recipe.arch)
+        self.optimizer = Optimizer(recipe.arch, recipe.optim)
+        self.state = self.optimizer.start(parameters(self.model))
+        self._nats_and_grads = mx.value_and_grad(self._nats)
+        if _compiles(recipe, group.device):
+            self._nats_and_grads = mx.compile(self._nats_and_grads)
+
+    def gradients(self, batches: MicroBatches) -> tuple[array, dict[str, array]]:
+        """Loss in nats per token of the whole step, and its gradients, over all ranks."""
+        weights = self._weights()
+        total, grads = mx.zeros(()), {name: mx.zeros_like(w) for name, w in weights.items()}
+        for x, y in batches:
+            nats, more = self._nats_and_grads(weights, x, y)
+            total = total + nats
+            grads = {name: grad + more[name] for name, grad in grads.items()}
+            mx.eval(total, grads)
+        summed = self.group.sum({**grads, "loss": total})
+        return summed.pop("loss"), summed
+
+    def step(self, batches: MicroBatches, now: Knobs) -> float:
+        """One optimizer step; the loss before it."""
+        loss, grads = self.gradients(batches)
+        self.optimizer.update(self.state, grads, now)
+        mx.eval(self.state)
+        return float(loss)
+
+    def warm_up(self, batches: MicroBatches) -> None:
+        """Meet every kernel once, then put all state back."""
+        saved = dict(self.state)
+        for _ in range(self.recipe.schedule.warmup_steps):
+            self.step(batches, knobs(self.recipe, 0, 0.0))
+        self.state = saved
+
+    def score(self, validation: Validation) -> Scored:
+        """Score the weights that are being trained."""
+        settings = self.recipe.score
+        self._load(self._weights())
+        nats_of = Evaluator(self.model).nats
+        return score(nats_of, validation, self.recipe.arch.seq_len, settings.batch)
+
+    def score_weights(self, weights: Weights, validation: Validation) -> Scored:
+        """Score other weights; they take the place of those in training."""
+        self.state |= {f"weight/{name}": mx.array(w) for name, w in weights.items()}
+        return self.score(validation)
+
+    def _weights(self) -> dict[str, array]:
+        kind = "weight/"
+        return {k.removeprefix(kind): a for k, a in self.state.items() if k.startswith(kind)}
+
+    def _load(self, weights: dict[str, array]) -> None:
+        self.model.update(tree_unflatten(list(weights.items())))
+
+    def _nats(self, weights: dict[str, array], x: array, y: array) -> array:
+        self._load(weights)
+        return self.model.token_nats(x, y).sum(-1).sum() / self.recipe.data.train_batch_tokens
+
+
+def train(
+    recipe: Recipe, code_bytes: int, now: Callable[[], float], events: Events
+) -> Finished | None:
+    """Train, score, pack and score again; None on every rank but the first."""
+    group, clock = open_group(), BudgetClock(now)
+    corpus = open_corpus(recipe)
+    trainer, feeder = Trainer(recipe, group), Feeder(corpus.train, recipe, group)
+    main, schedule = group.rank == 0, recipe.schedule
+    events = events if main else silent
+    log_start(events, recipe, corpus, "mlx", group, attention_choice(group.device))
+    with clock.phase("warmup"):
+        trainer.warm_up(feeder.batch(0))
+    log_warmup(events, recipe, clock.seconds("warmup"))
+    step, elapsed_s = 0, 0.0
+    while True:
+        late = out_of_time(schedule.budget_s, elapsed_s, group.max(clock.next_s("train")))
+        last = step == schedule.steps or late
+        if main and not last and validates(recipe, step):
+            with clock.phase("score"):
+                scored = trainer.score(corpus.validation)
+            log_val(events, recipe, step, elapsed_s, scored, corpus.validation)
+        if last:
+            break
+        with clock.phase("train"):
+            dials = knobs(recipe, step, elapsed_s)
+            loss = trainer.step(feeder.batch(step), dials)
+        step, elapsed_s = step + 1, group.max(clock.seconds("train"))
+        log_step(events, recipe, step, elapsed_s, loss, dials)
+    log_stop(events, recipe, step, elapsed_s)
+    finished = None
+    if main:
+        weights = to_numpy(averaged(trainer.state))
+        finished = finish(
+            recipe, weights, corpus.validation, trainer.score_weights, code_bytes, clock, events
+        )
+    group.close()
+    return finished
+
+
+def _compiles(recipe: Recipe, device: mx.Device) -> bool:
+    return {"auto": device.type == mx.gpu, "on": True, "off": False}[recipe.compile]

@@ -1,0 +1,66 @@
+"""Solo | Group: the same methods for one process and for many, so the loop never asks which."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Solo:
+    """One process."""
+
+    rank = 0
+    world_size = 1
+
+    def __init__(self) -> None:
+        self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+    def sum(self, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Each array added up over the ranks."""
+        return arrays
+
+    def max(self, number: float) -> float:
+        """The largest over the ranks: what all of them agree on."""
+        return number
+
+    def close(self) -> None:
+        """Leave the group."""
+
+
+class Group(Solo):
+    """Several processes started by torchrun: NCCL on CUDA, gloo on CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        if self.device.type == "cuda":
+            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(self.device)
+        dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
+
+    def sum(self, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Each array added up over the ranks."""
+        flat = torch.cat([array.flatten() for array in arrays.values()])
+        dist.all_reduce(flat)
+        parts = flat.split([array.numel() for array in arrays.values()])
+        pairs = zip(arrays.items(), parts, strict=True)
+        return {name: part.view(array.shape) for (name, array), part in pairs}
+
+    def max(self, number: float) -> float:
+        """The largest over the ranks: what all of them agree on."""
+        held = torch.tensor(number, dtype=torch.float64, device=self.device)
+        dist.all_reduce(held, op=dist.ReduceOp.MAX)
+        return float(held)
+
+    def close(self) -> None:
+        """Leave the group."""
+        dist.destroy_process_group()
+
+
+def open_group() -> Solo:
+    """A Group where a launcher started several processes, else Solo."""
+    return Group() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Solo()

@@ -1,0 +1,43 @@
+"""Tokens -> nats: what core's scorer asks of an engine; and the next token's logits."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from backend_torch.distributed import open_group
+from backend_torch.model import GPT
+from backend_torch.weights import load_weights
+from core.arch.params import Weights
+from core.arch.spec import ModelSpec
+from core.train.recipe import Precision
+
+Rows = NDArray[np.int32]
+
+
+class Evaluator:
+    """A model as core sees it: numpy in, numpy out, no gradients."""
+
+    def __init__(self, model: GPT) -> None:
+        self.model = model
+
+    @torch.no_grad()
+    def nats(self, x: Rows, y: Rows) -> NDArray[np.float32]:
+        """Nats of each target, float32 (B, T). x, y: int32 (B, T)."""
+        device = self.model.tok_emb.weight.device
+        tokens, targets = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
+        return self.model.token_nats(tokens, targets).cpu().numpy()
+
+    @torch.no_grad()
+    def next_logits(self, x: Rows) -> NDArray[np.float32]:
+        """Logits of the token after each row, float32 (B, V). x: int32 (B, T)."""
+        tokens = torch.from_numpy(x).to(self.model.tok_emb.weight.device)
+        return self.model(tokens)[:, -1].float().cpu().numpy()
+
+
+def open_evaluator(weights: Weights, spec: ModelSpec, precision: Precision) -> Evaluator:
+    """A model with these weights on this machine's device."""
+    model = GPT(spec, precision).to(open_group().device)
+    load_weights(model, weights, spec)
+    return Evaluator(model)

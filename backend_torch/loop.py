@@ -1,0 +1,132 @@
+"""The training run: a Trainer that makes one step, and train(recipe), the whole of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from backend_torch.attend import attention_choice
+from backend_torch.distributed import Solo, open_group
+from backend_torch.evaluate import Evaluator
+from backend_torch.feeder import Feeder
+from backend_torch.model import GPT
+from backend_torch.optimizer import Optimizer, averaged
+from backend_torch.weights import load_weights, parameters, to_numpy
+from core.arch.params import Weights, init_params
+from core.score.bpb import Scored
+from core.score.scoring import Validation, score
+from core.train.clock import BudgetClock, out_of_time
+from core.train.corpus import open_corpus
+from core.train.events import (
+    Events,
+    log_start,
+    log_step,
+    log_stop,
+    log_val,
+    log_warmup,
+    silent,
+)
+from core.train.finish import Finished, finish
+from core.train.recipe import Recipe
+from core.train.schedules import Knobs, knobs, validates
+
+MicroBatches = list[tuple[Tensor, Tensor]]
+
+
+class Trainer:
+    """The model, its rules, and the whole state of a run as one flat dict of arrays."""
+
+    def __init__(self, recipe: Recipe, group: Solo) -> None:
+        self.recipe = recipe
+        self.group = group
+        self.model = GPT(recipe.arch, recipe.precision).to(group.device)
+        load_weights(self.model, init_params(recipe.arch, recipe.seed), recipe.arch)
+        self.optimizer = Optimizer(recipe.arch, recipe.optim)
+        self.state = self.optimizer.start(parameters(self.model))
+        self._nats = self.model.token_nats
+        if _compiles(recipe, group.device):
+            self._nats = torch.compile(self._nats, dynamic=False)
+
+    def gradients(self, batches: MicroBatches) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss in nats per token of the whole step, and its gradients, over all ranks."""
+        self.model.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.group.device)
+        for x, y in batches:
+            nats = self._nats(x, y).sum(-1).sum() / self.recipe.data.train_batch_tokens
+            nats.backward()
+            total += nats.detach()
+        pairs = parameters(self.model).items()
+        grads = {name: weight.grad for name, weight in pairs if weight.grad is not None}
+        summed = self.group.sum({**grads, "loss": total})
+        return summed.pop("loss"), summed
+
+    def step(self, batches: MicroBatches, now: Knobs) -> float:
+        """One optimizer step; the loss before it."""
+        loss, grads = self.gradients(batches)
+        self.optimizer.update(self.state, grads, now)
+        return float(loss)
+
+    def warm_up(self, batches: MicroBatches) -> None:
+        """Meet every kernel once, then put all state back."""
+        saved = {key: array.detach().clone() for key, array in self.state.items()}
+        for _ in range(self.recipe.schedule.warmup_steps):
+            self.step(batches, knobs(self.recipe, 0, 0.0))
+        with torch.no_grad():
+            for key, array in self.state.items():
+                array.copy_(saved[key])
+
+    def score(self, validation: Validation) -> Scored:
+        """Score the weights that are being trained."""
+        settings = self.recipe.score
+        nats_of = Evaluator(self.model).nats
+        return score(nats_of, validation, self.recipe.arch.seq_len, settings.batch)
+
+    def score_weights(self, weights: Weights, validation: Validation) -> Scored:
+        """Score other weights; they take the place of those in training."""
+        load_weights(self.model, weights, self.recipe.arch)
+        return self.score(validation)
+
+
+def train(
+    recipe: Recipe, code_bytes: int, now: Callable[[], float], events: Events
+) -> Finished | None:
+    """Train, score, pack and score again; None on every rank but the first."""
+    group, clock = open_group(), BudgetClock(now)
+    corpus = open_corpus(recipe)
+    trainer, feeder = Trainer(recipe, group), Feeder(corpus.train, recipe, group)
+    main, schedule = group.rank == 0, recipe.schedule
+    events = events if main else silent
+    log_start(events, recipe, corpus, "torch", group, attention_choice(group.device))
+    with clock.phase("warmup"):
+        trainer.warm_up(feeder.batch(0))
+    log_warmup(events, recipe, clock.seconds("warmup"))
+    step, elapsed_s = 0, 0.0
+    while True:
+        late = out_of_time(schedule.budget_s, elapsed_s, group.max(clock.next_s("train")))
+        last = step == schedule.steps or late
+        if main and not last and validates(recipe, step):
+            with clock.phase("score"):
+                scored = trainer.score(corpus.validation)
+            log_val(events, recipe, step, elapsed_s, scored, corpus.validation)
+        if last:
+            break
+        with clock.phase("train"):
+            dials = knobs(recipe, step, elapsed_s)
+            loss = trainer.step(feeder.batch(step), dials)
+        step, elapsed_s = step + 1, group.max(clock.seconds("train"))
+        log_step(events, recipe, step, elapsed_s, loss, dials)
+    log_stop(events, recipe, step, elapsed_s)
+    finished = None
+    if main:
+        weights = to_numpy(averaged(trainer.state))
+        finished = finish(
+            recipe, weights, corpus.validation, trainer.score_weights, code_bytes, clock, events
+        )
+    group.close()
+    return finished
+
+
+def _compiles(recipe: Recipe, device: torch.device) -> bool:
+    return {"auto": device.type == "cuda", "on": True, "off": False}[recipe.compile]
