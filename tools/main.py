@@ -1,0 +1,64 @@
+"""The golf command: parses, finds the verb, turns errors into sentences and exit codes.
+
+0 ok, 1 failed check or run, 2 usage, 130 Ctrl-C. Data goes to stdout, talk to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from tools import data, demo, generate, inspect, pack, plan, score, tokenizer, train
+from tools.say import UsageError, complain
+
+VERBS: dict[str, ModuleType] = {
+    "demo": demo,
+    "train": train,
+    "score": score,
+    "pack": pack,
+    "inspect": inspect,
+    "generate": generate,
+    "plan": plan,
+    "data": data,
+    "tokenizer": tokenizer,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code."""
+    return guarded(parser(), arguments)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs. Building it loads neither torch nor mlx."""
+    top = argparse.ArgumentParser(
+        prog="golf", description="Parameter golf on two engines: train, pack and score."
+    )
+    verbs = top.add_subparsers(title="verbs", required=True, metavar="VERB")
+    for name, module in VERBS.items():
+        summary = (module.__doc__ or "").split("\n", 1)[0]
+        verb = verbs.add_parser(name, help=summary, description=module.__doc__)
+        module.add_arguments(verb)
+        verb.add_argument("--debug", action="store_true", help="show tracebacks")
+    return top
+
+
+def guarded(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    """Parse and run; an error becomes a sentence, unless --debug."""
+    args = top.parse_args(arguments)
+    try:
+        code: int = args.run(args)
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        if args.debug:
+            raise
+        complain(str(error))
+        return 2 if isinstance(error, UsageError) else 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
