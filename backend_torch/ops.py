@@ -1,4 +1,4 @@
-"""The verbs of the model, in PyTorch: pure functions of tensors."""
+"""The verbs of the model, in PyTorch: pure functions of arrays."""
 
 from __future__ import annotations
 

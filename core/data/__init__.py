@@ -1,0 +1,1 @@
+"""Tokens: documents, tokenizers, shards, batches and the bytes they stand for."""
