@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV = .venv/bin
 # MLX on Linux brings the reference BLAS; a shim sends it to numpy's, where a compiler is at hand.
 PRELOAD = LD_PRELOAD="$$($(VENV)/python -m tools.blas_shim)"
+# Test shapes are tiny: threads that wait for each other cost more than they give.
+ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .PHONY: demo test test-slow check device-check install clean
 
@@ -12,10 +14,14 @@ demo: install
 	@$(PRELOAD) $(VENV)/golf demo $(ARGS)
 
 test: install check
-	$(PRELOAD) $(VENV)/python -m pytest -m "not slow" $(ARGS)
+	@$(ONE_THREAD) $(PRELOAD) $(VENV)/python -m pytest -m "not slow" $(ARGS)
 
 test-slow: install
-	$(PRELOAD) $(VENV)/python -m pytest -m slow $(ARGS)
+	@$(ONE_THREAD) $(PRELOAD) $(VENV)/python -m pytest -m slow $(ARGS)
+
+# The ladder as measured on this device, to paste into docs.
+device-check: install
+	@$(PRELOAD) $(VENV)/python -m tests.parity.report --long
 
 check: install
 	$(VENV)/ruff check .

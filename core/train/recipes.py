@@ -54,6 +54,7 @@ def demo() -> Recipe:
         name="demo",
         arch=replace(base.arch, model_dim=192, mlp_dim=384),
         schedule=replace(base.schedule, steps=100_000, budget_s=100.0),
+        data=replace(base.data, train_batch_tokens=2048),
     )
 
 

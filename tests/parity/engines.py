@@ -40,7 +40,7 @@ def _array_of(name: str) -> Any:
 
 
 def to_numpy(value: Any) -> NDArray[Any]:
-    return value.detach().numpy().copy() if hasattr(value, "detach") else np.array(value)
+    return value.detach().cpu().numpy().copy() if hasattr(value, "detach") else np.array(value)
 
 
 def batch_of(spec: ModelSpec, rows: int, seed: int = 0) -> tuple[Rows, Rows]:
@@ -79,13 +79,20 @@ class Run:
 
     def gradients(self, x: Rows, y: Rows) -> tuple[float, Weights]:
         loss, grads = self.trainer.gradients(self.put(x, y))
-        return float(loss), {name: to_numpy(grad) for name, grad in grads.items()}
+        return float(loss), self.named(grads)
 
     def step(self, step: int, x: Rows, y: Rows) -> float:
         return float(self.trainer.step(self.put(x, y), knobs(self.recipe, step, 0.0)))
 
     def put(self, x: Rows, y: Rows) -> list[tuple[Any, Any]]:
+        """One micro-batch on the engine's device."""
+        if self.engine.name == "torch":
+            device = self.trainer.group.device
+            return [(self.engine.array(x, device=device), self.engine.array(y, device=device))]
         return [(self.engine.array(x), self.engine.array(y))]
+
+    def named(self, arrays: dict[str, Any]) -> Weights:
+        return {name: to_numpy(array) for name, array in arrays.items()}
 
     def weights(self) -> Weights:
         kind = "weight/"

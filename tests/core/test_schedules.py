@@ -1,0 +1,103 @@
+"""Schedules as pure functions: golden samples, the reference's rules, and the clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.train.clock import BudgetClock, out_of_time
+from core.train.recipe import Recipe, with_changes
+from core.train.recipes import RECIPES
+from core.train.schedules import knobs, lr_mul, momentum, progress, validates
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "schedules.txt"
+SAMPLES = [(0, 0.0), (1, 0.05), (10, 0.5), (250, 11.0), (499, 25.0), (10_000, 435.0)]
+SAMPLES += [(13_000, 566.0), (13_780, 600.0), (20_000, 599.0)]
+
+
+def schedules_text() -> str:
+    lines = []
+    for name, recipe in RECIPES.items():
+        for step, elapsed_s in SAMPLES:
+            k = knobs(recipe(), min(step, recipe().schedule.steps), elapsed_s)
+            lines.append(
+                f"{name} step {k.step} at {elapsed_s} s: progress {k.progress:.9f} "
+                f"lr_mul {k.lr_mul:.9f} momentum {k.momentum:.9f} ema_decay {k.ema_decay}\n"
+            )
+    return "".join(lines)
+
+
+def test_samples_are_golden() -> None:
+    assert schedules_text() == GOLDEN.read_text(encoding="utf-8")
+
+
+def schedule(**fields: object) -> Recipe:
+    return with_changes(Recipe(), [f"schedule.{name}={value}" for name, value in fields.items()])
+
+
+def test_progress_is_the_further_of_steps_and_seconds() -> None:
+    plan = schedule(steps=100, budget_s=60).schedule
+    assert progress(plan, 50, 6.0) == 0.5
+    assert progress(plan, 50, 45.0) == 0.75
+    assert progress(plan, 100, 0.0) == 1.0
+    assert progress(plan, 1, 99.0) == 1.0
+    assert progress(schedule(steps=100, budget_s=0).schedule, 50, 1e9) == 0.5
+
+
+WARMDOWNS = [
+    # fields, step, elapsed_s, multiplier
+    ({"warmdown": 20, "warmdown_unit": "steps", "budget_s": 0}, 79, 0.0, 1.0),
+    ({"warmdown": 20, "warmdown_unit": "steps", "budget_s": 0}, 90, 0.0, 0.5),
+    ({"warmdown": 20, "warmdown_unit": "steps", "budget_s": 0}, 100, 0.0, 0.0),
+    ({"warmdown": 0.2, "warmdown_unit": "frac", "budget_s": 0}, 90, 0.0, 0.5),
+    ({"warmdown": 0.2, "warmdown_unit": "frac", "budget_s": 60}, 10, 57.0, 0.25),
+    ({"warmdown": 12, "warmdown_unit": "seconds", "budget_s": 60}, 10, 57.0, 0.25),
+    ({"warmdown": 20, "warmdown_unit": "steps", "budget_s": 60}, 10, 48.0, 0.125),
+    ({"warmdown": 0.5, "warmdown_unit": "frac", "budget_s": 0, "lr_floor": 0.1}, 99, 0.0, 0.1),
+    ({"warmdown": 0, "warmdown_unit": "frac", "budget_s": 0}, 99, 0.0, 1.0),
+    ({"warmdown": 5, "warmdown_unit": "seconds", "budget_s": 0}, 90, 45.0, 1.0),
+    ({"warmdown": 10, "warmdown_unit": "seconds", "budget_s": 0}, 90, 45.0, 0.5),
+    ({"warmdown": 10, "warmdown_unit": "seconds", "budget_s": 0}, 0, 0.0, 1.0),
+]
+
+
+@pytest.mark.parametrize(("fields", "step", "elapsed_s", "expected"), WARMDOWNS)
+def test_warmdown(fields: dict[str, object], step: int, elapsed_s: float, expected: float) -> None:
+    """In steps under a clock: seconds left over (warmdown steps x mean step time)."""
+    plan = schedule(steps=100, **fields).schedule
+    assert lr_mul(plan, step, elapsed_s) == pytest.approx(expected, abs=1e-12)
+
+
+def test_momentum_rises_over_its_warm_up() -> None:
+    optim = Recipe().optim
+    assert momentum(optim, 0) == 0.85
+    assert momentum(optim, 250) == pytest.approx(0.9)
+    assert momentum(optim, 500) == momentum(optim, 9999) == 0.95
+    assert momentum(with_changes(Recipe(), ["optim.momentum_warmup_steps=0"]).optim, 0) == 0.95
+
+
+def test_validation_comes_between_not_at_the_ends() -> None:
+    recipe = with_changes(Recipe(), ["score.val_every_steps=10"])
+    assert [step for step in range(25) if validates(recipe, step)] == [10, 20]
+    never = with_changes(Recipe(), ["score.val_every_steps=0"])
+    assert not any(validates(never, step) for step in range(25))
+
+
+def test_the_clock_charges_phases() -> None:
+    times = iter([0.0, 1.0, 10.0, 12.0, 20.0, 20.5])
+    clock = BudgetClock(lambda: next(times))
+    with clock.phase("train"):
+        pass
+    with clock.phase("score"):
+        pass
+    with pytest.raises(RuntimeError), clock.phase("train"):
+        raise RuntimeError
+    assert clock.phases() == {"train": 1.5, "score": 2.0}
+    assert clock.next_s("train") == 1.0 and clock.next_s("warmup") == 0.0
+
+
+def test_a_run_stops_before_its_budget() -> None:
+    assert not out_of_time(600.0, 598.0, 1.5)
+    assert out_of_time(600.0, 598.0, 2.5)
+    assert not out_of_time(0.0, 1e9, 1.0)

@@ -1,0 +1,246 @@
+"""The rungs of the ladder as measurements: what is compared, and how far apart it may be.
+
+Each engine is held to float64 or to the exact bits of core. Beside gradients and steps stands the
+control, torch in float32 against torch in float64: what rounding alone costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from core.arch.params import Weights, init_params, param_table
+from core.artifact.container import Artifact, identity, read, write
+from core.artifact.container import weights as unpack
+from core.artifact.quant import quantize
+from core.score.bpb import bits_per_byte
+from core.train.recipe import Recipe
+from tests.parity.cases import recipe_of, spec_of
+from tests.parity.engines import (
+    Run,
+    batch_of,
+    control,
+    distance,
+    engine,
+    global_norm,
+    mean_loss,
+    relative,
+)
+from tests.parity.engines import perturbed as perturbed_weights
+
+ROWS = 8  # sequences a batch
+BYTES_PER_TOKEN = 2.4  # to speak of bits per byte where there is no text
+GRADIENT_FLOOR = 1e-7  # of the global norm: below it a gradient is nothing
+CONTROL = 10.0  # times the control's distance
+
+
+@dataclass(frozen=True)
+class Rung:
+    """measure(case, engine) is at most `bound`, and at most CONTROL times control(case)."""
+
+    number: str
+    statement: str
+    bound: float
+    measure: Callable[[str, str], float]
+    control: Callable[[str], float] | None = None
+    slow: bool = False
+
+
+def unequal_shapes(case: str, name: str) -> float:
+    """Parameters of the model that are not the table's."""
+    spec, backend = spec_of(case), engine(name)
+    model = backend.model.GPT(spec, "fp32")
+    found = {n: tuple(w.shape) for n, w in backend.weights.parameters(model).items()}
+    table = {row.name: row.shape for row in param_table(spec)}
+    return len(set(found.items()) ^ set(table.items()))
+
+
+def unequal_first_weights(case: str, name: str) -> float:
+    """Tensors that differ in any bit from core's first weights."""
+    recipe = recipe_of(case)
+    held, first = Run(name, recipe).weights(), init_params(recipe.arch, recipe.seed)
+    return sum(held[key].tobytes() != weight.tobytes() for key, weight in first.items())
+
+
+def loss_gap(case: str, name: str) -> float:
+    """Nats, rows summed in float64."""
+    recipe = recipe_of(case)
+    run = Run(name, recipe, perturbed_weights(recipe.arch))
+    return abs(mean_loss(run.nats(*batch_of(recipe.arch, ROWS))) - float64_gradients(case)[0])
+
+
+def matrix_gradient_gap(case: str, name: str) -> float:
+    """The worst relative distance among matrices and tables."""
+    return worst_gradient(case, gradients_of(case, name), scalars=False)
+
+
+def scalar_gradient_gap(case: str, name: str) -> float:
+    """The worst among scales, gains and mixes: sums over whole heads and rows."""
+    return worst_gradient(case, gradients_of(case, name), scalars=True)
+
+
+def gradient_gap(case: str, name: str) -> float:
+    """All gradients as one vector."""
+    return distance(gradients_of(case, name), float64_gradients(case)[1])
+
+
+def muon_step_gap(case: str, name: str) -> float:
+    return worst_weight(case, name, matrices=True)
+
+
+def adam_step_gap(case: str, name: str) -> float:
+    return worst_weight(case, name, matrices=False)
+
+
+def ten_steps_gap(case: str, name: str) -> float:
+    return steps_gap(case, name, 10)
+
+
+def fifty_steps_gap(case: str, name: str) -> float:
+    return steps_gap(case, name, 50)
+
+
+def two_hundred_steps_gap(case: str, name: str) -> float:
+    return steps_gap(case, name, 200)
+
+
+def unequal_payloads(case: str, name: str) -> float:
+    """1 if the engine's export packs to another payload than core's own arrays."""
+    recipe = recipe_of(case)
+    weights = perturbed_weights(recipe.arch)
+    run = Run(name, recipe, weights)
+    exported = run.engine.weights.to_numpy(run.engine.optimizer.averaged(run.trainer.state))
+    return float(identity(packed(exported, recipe)) != identity(packed(weights, recipe)))
+
+
+def score_gap(case: str, name: str) -> float:
+    """BPB of one artifact, from float64."""
+    return abs(artifact_bpb(case, name, "fp32") - artifact_bpb(case, "float64", "fp32"))
+
+
+def bf16_score_gap(case: str, name: str) -> float:
+    """BPB of one artifact with products in bfloat16, from float64."""
+    return abs(artifact_bpb(case, name, "cast") - artifact_bpb(case, "float64", "fp32"))
+
+
+def autocast_gap(case: str, name: str) -> float:
+    """Nats between the two bf16 forms; MLX has one."""
+    bpb = [artifact_bpb(case, name, precision) for precision in ("autocast", "cast")]
+    return abs(bpb[0] - bpb[1]) * BYTES_PER_TOKEN * float(np.log(2.0))
+
+
+def micro_batch_gap(case: str, name: str) -> float:
+    """Gradients of three uneven micro-batches, from those of the whole."""
+    recipe = recipe_of(case)
+    run = Run(name, recipe, perturbed_weights(recipe.arch))
+    x, y = batch_of(recipe.arch, ROWS)
+    whole = run.gradients(x, y)[1]
+    parts = [run.put(x[rows], y[rows])[0] for rows in np.split(np.arange(ROWS), [1, 4])]
+    return distance(run.named(run.trainer.gradients(parts)[1]), whole)
+
+
+RUNGS: tuple[Rung, ...] = (
+    Rung("0", "parameters: names and shapes of the table", 0, unequal_shapes),
+    Rung("1", "first weights, bits", 0, unequal_first_weights),
+    Rung("3", "loss of one batch, nats", 2e-6, loss_gap),
+    Rung("4", "each gradient of a matrix", 2e-5, matrix_gradient_gap),
+    Rung("4", "each gradient of a scalar parameter", 5e-5, scalar_gradient_gap),
+    Rung("4", "all gradients", 1e-5, gradient_gap, lambda case: gradient_gap(case, "torch")),
+    Rung("5", "one Muon step, each matrix", 1e-5, muon_step_gap),
+    Rung("5", "one Adam step, each parameter", 1e-6, adam_step_gap),
+    Rung("6", "10 steps, all weights", 5e-5, ten_steps_gap, lambda c: steps_gap(c, "torch", 10)),
+    Rung(
+        "6",
+        "50 steps, all weights",
+        2e-4,
+        fifty_steps_gap,
+        lambda c: steps_gap(c, "torch", 50),
+        slow=True,
+    ),
+    Rung(
+        "6",
+        "200 steps, all weights",
+        5e-4,
+        two_hundred_steps_gap,
+        lambda c: steps_gap(c, "torch", 200),
+        slow=True,
+    ),
+    Rung("7", "one payload from numpy and the engine", 0, unequal_payloads),
+    Rung("8", "one artifact, BPB, fp32", 1e-6, score_gap),
+    Rung("9", "one artifact, BPB, bf16", 1e-3, bf16_score_gap),
+    Rung("9", "autocast and cast, nats", 1e-3, autocast_gap),
+    Rung("10", "micro-batches, all gradients", 2e-6, micro_batch_gap),
+)
+
+
+@cache
+def float64_gradients(case: str) -> tuple[float, Weights]:
+    """Loss and gradients of the case's first batch: torch in float64."""
+    recipe = recipe_of(case)
+    x, y = batch_of(recipe.arch, ROWS)
+    with control(recipe, perturbed_weights(recipe.arch)) as run:
+        return mean_loss(run.nats(x, y)), run.gradients(x, y)[1]
+
+
+@cache
+def gradients_of(case: str, name: str) -> Weights:
+    recipe = recipe_of(case)
+    run = Run(name, recipe, perturbed_weights(recipe.arch))
+    return run.gradients(*batch_of(recipe.arch, ROWS))[1]
+
+
+def worst_gradient(case: str, grads: Weights, scalars: bool) -> float:
+    expected = float64_gradients(case)[1]
+    assert grads.keys() == expected.keys()
+    floor = GRADIENT_FLOOR * global_norm(expected)
+    rows = [r for r in param_table(spec_of(case)) if (r.rule == "scalar") == scalars]
+    return max(relative(grads[r.name], expected[r.name], floor) for r in rows)
+
+
+def steps_gap(case: str, name: str, steps: int) -> float:
+    """All weights after so many steps of the same batches, from float64."""
+    return distance(weights_after(case, name, steps), weights_after(case, "float64", steps))
+
+
+def worst_weight(case: str, name: str, matrices: bool) -> float:
+    found, expected = weights_after(case, name, 1), weights_after(case, "float64", 1)
+    rows = [r for r in param_table(spec_of(case)) if (r.rule == "matrix") == matrices]
+    return max(relative(found[r.name], expected[r.name]) for r in rows)
+
+
+@cache
+def weights_after(case: str, name: str, steps: int) -> Weights:
+    recipe = recipe_of(case)
+    weights = perturbed_weights(recipe.arch)
+    if name == "float64":
+        with control(recipe, weights) as run:
+            return _trained(run, steps)
+    return _trained(Run(name, recipe, weights), steps)
+
+
+def _trained(run: Run, steps: int) -> Weights:
+    for step in range(steps):
+        run.step(step, *batch_of(run.recipe.arch, ROWS, step))
+    return run.weights()
+
+
+def packed(weights: Weights, recipe: Recipe) -> Artifact:
+    return Artifact(recipe.arch, tuple(quantize(weights, recipe.arch, recipe.quant)))
+
+
+@cache
+def artifact_bpb(case: str, name: str, precision: str) -> float:
+    """The case's weights packed, written, read back and scored."""
+    recipe = recipe_of(case)
+    file = write(packed(perturbed_weights(recipe.arch), recipe), "zlib")
+    weights = unpack(read(file))
+    x, y = batch_of(recipe.arch, ROWS)
+    if name == "float64":
+        with control(recipe, weights) as run:
+            nats = run.nats(x, y)
+    else:
+        nats = engine(name).evaluate.open_evaluator(weights, recipe.arch, precision).nats(x, y)
+    return bits_per_byte(float(nats.astype(np.float64).sum()), round(BYTES_PER_TOKEN * nats.size))

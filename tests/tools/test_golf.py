@@ -1,0 +1,319 @@
+"""The golf command: every verb as a user runs it, its JSON fields, exit codes and sentences."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.train.run_folder import RunFolder
+from tests.conftest import Text
+from tools import bootstrap, english
+from tools.backends import choose, other
+from tools.generate import sample
+from tools.main import VERBS, main
+from tools.plan import plan
+from tools.recipes import read_recipe
+from tools.say import UsageError
+from tools.terminal import Terminal
+from tools.train import free_run_id
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLF = Path(sys.executable).with_name("golf")
+
+
+def golf(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr."""
+    try:
+        code = main([str(word) for word in words])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture(scope="module")
+def run(text: Text, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder made by the command."""
+    root = tmp_path_factory.mktemp("golf")
+    words = [
+        "train",
+        "smoke",
+        "schedule.steps=3",
+        f"arch.vocab_size={text.tokenizer.vocab_size}",
+        f"data.path={text.shards}",
+        f"data.tokenizer={text.model}",
+        *("--backend", "torch", "--runs", str(root), "--run-id", "first"),
+    ]
+    assert main(words) == 0
+    return root / "first"
+
+
+def test_help_loads_no_framework() -> None:
+    for verb in ["", *VERBS]:
+        code = (
+            "import sys\nfrom tools.main import main\n"
+            f"try: main({[verb, '--help'] if verb else ['--help']})\n"
+            "except SystemExit as stop: assert stop.code == 0\n"
+            "assert not {'torch', 'mlx', 'sentencepiece'} & set(sys.modules)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+        )
+        assert done.returncode == 0, done.stderr
+        assert "usage: golf" in done.stdout
+
+
+def test_the_command_works_from_any_folder(tmp_path: Path) -> None:
+    if not GOLF.exists():
+        pytest.skip("the golf script is not installed beside this Python: pip install -e .")
+    done = subprocess.run(
+        [GOLF, "plan", "smoke", "--json"], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert json.loads(done.stdout)["parameters"] > 0
+
+
+def test_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = golf(capsys, "plan", "baseline", "--json")
+    fields = json.loads(out)
+    assert code == 0 and fields["parameters"] == 17_059_912
+    wanted = "flops_per_token artifact_bytes code_bytes margin_bytes memory_bytes"
+    assert set(wanted.split()) < set(fields)
+    assert fields["margin_bytes"] == 16_000_000 - fields["artifact_bytes"]
+    code, out, _ = golf(capsys, "plan", "baseline", "arch.num_layers=8")
+    assert code == 0 and "15,222,848" in out
+
+
+def test_plan_says_when_the_cap_is_passed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = golf(capsys, "plan", "baseline", "arch.num_layers=12")
+    assert code == 0 and "over the cap of 16,000,000" in err
+
+
+def test_the_plan_is_near_what_is_packed(run: Path, text: Text) -> None:
+    recipe = read_recipe([str(run / "recipe.json")], "")
+    planned, model = plan(recipe), (run / "model.bin").stat().st_size
+    assert abs(planned["artifact_bytes"] - planned["code_bytes"] - model) < 0.1 * model
+
+
+def test_score(capsys: pytest.CaptureFixture[str], run: Path, text: Text) -> None:
+    where = ("--data", text.shards, "--tokenizer", text.model)
+    scores = {}
+    for backend in ("torch", "mlx"):
+        code, out, _ = golf(
+            capsys, "score", run / "model.bin", *where, "--backend", backend, "--json"
+        )
+        scores[backend] = json.loads(out)
+        assert code == 0
+    wanted = "val_loss val_bpb val_bpb_raw tokens bytes seconds protocol subset modified"
+    assert set(wanted.split()) < set(scores["torch"])
+    assert abs(scores["torch"]["val_bpb"] - scores["mlx"]["val_bpb"]) <= 1e-6
+    code, out, _ = golf(capsys, "score", run / "model.bin", *where, "--limit-tokens", 100, "--json")
+    assert json.loads(out)["subset"]["first_targets"] == 100
+    assert json.loads(out)["tokens"] == 100
+
+
+def test_inspect(capsys: pytest.CaptureFixture[str], run: Path) -> None:
+    code, out, _ = golf(capsys, "inspect", run / "model.bin", "--json")
+    fields = json.loads(out)
+    assert code == 0 and {"identity", "model_bytes", "format_version", "parameters"} < set(fields)
+    assert {"name", "shape", "format", "bytes"} <= set(fields["tensors"][0])
+    assert fields["model_bytes"] == (run / "model.bin").stat().st_size
+    code, out, _ = golf(capsys, "inspect", run / "model.bin")
+    assert code == 0 and "blocks.1.mlp.proj.weight" in out
+
+
+def test_pack(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
+    packed = {}
+    for codec in ("zlib", "lzma"):
+        out_path = tmp_path / codec
+        code, out, _ = golf(
+            capsys, "pack", run, f"quant.codec={codec}", "--out", out_path, "--json"
+        )
+        packed[codec] = json.loads(out)
+        assert code == 0
+        assert packed[codec]["model_bytes"] == out_path.stat().st_size
+    assert (tmp_path / "zlib").read_bytes() == (run / "model.bin").read_bytes()
+    assert packed["zlib"]["identity"] == packed["lzma"]["identity"]
+    assert {"artifact_bytes", "margin_bytes"} < set(packed["zlib"])
+    code, _, err = golf(capsys, "pack", run, "arch.num_layers=1")
+    assert code == 2 and "only the quant section" in err
+
+
+def test_an_artifact_over_the_cap_fails(
+    capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.artifact.ledger.CAP_BYTES", 50_000)
+    code, out, err = golf(capsys, "pack", run, "--out", tmp_path / "m", "--json")
+    assert code == 1 and "exceed the cap 50,000 by" in err
+    assert json.loads(out)["margin_bytes"] < 0
+
+
+def test_a_run_over_the_cap_fails(
+    capsys: pytest.CaptureFixture[str], text: Text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.artifact.ledger.CAP_BYTES", 50_000)
+    words = [f"data.path={text.shards}", f"data.tokenizer={text.model}", "schedule.steps=1"]
+    words += [f"arch.vocab_size={text.tokenizer.vocab_size}", "--runs", str(tmp_path)]
+    code, out, _ = golf(capsys, "train", "smoke", *words)
+    assert code == 1
+    assert out.splitlines()[-1].startswith("failed: over the cap: artifact_bytes:")
+    assert (tmp_path / next(tmp_path.iterdir()).name / "model.bin").exists()
+
+
+def test_generate(capsys: pytest.CaptureFixture[str], run: Path, text: Text) -> None:
+    told = []
+    for backend in ("torch", "mlx", "torch"):
+        words = ("--tokenizer", text.model, "--prompt", "The list", "--tokens", 12)
+        code, out, _ = golf(capsys, "generate", run / "model.bin", *words, "--backend", backend)
+        assert code == 0 and out.startswith("The list")
+        told.append(out)
+    assert told[0] == told[1] == told[2]
+
+
+def test_sampling_follows_the_distribution() -> None:
+    logits = np.log(np.array([0.5, 0.25, 0.25], np.float32))
+    drawn = [sample(logits, 1.0, draw) for draw in (0.0, 0.49, 0.51, 0.74, 0.76, 0.9999)]
+    assert drawn == [0, 0, 1, 1, 2, 2]
+    assert sample(logits, 0.0, 0.9) == 0
+
+
+def test_data_and_tokenizer(capsys: pytest.CaptureFixture[str], text: Text, tmp_path: Path) -> None:
+    source = tmp_path / "docs.jsonl"
+    source.write_text("".join(json.dumps({"text": d}) + "\n" for d in text.documents))
+    model, shards = tmp_path / "t.model", tmp_path / "shards"
+    code, out, _ = golf(capsys, "tokenizer", "train", source, "--vocab-size", 384, "--out", model)
+    assert code == 0 and "vocab_size  384" in out
+    words = ("--tokenizer", model, "--out", shards, "--val-docs", 6)
+    code, out, _ = golf(capsys, "data", "tokenize", source, *words)
+    assert code == 0 and "[val]" in out
+    code, out, _ = golf(capsys, "data", "info", shards, "--tokenizer", model, "--json")
+    found = json.loads(out)
+    wanted = {"tokens", "documents", "bytes_reference", "bytes_raw", "sha256"}
+    assert set(found) == {"train", "val"} and set(found["val"]) == wanted
+    assert found["val"]["bytes_raw"] == sum(len(d.encode()) for d in text.documents[:6])
+    shard = shards / "fineweb_train_000000.bin"
+    code, out, _ = golf(capsys, "data", "info", shard, "--tokenizer", model, "--json")
+    assert set(json.loads(out)) == wanted and json.loads(out)["documents"] == 54
+    code, _, err = golf(capsys, "data", "tokenize", source, *words)
+    assert code == 1 and "expected a new or empty folder" in err
+
+
+USAGE = [
+    # words, exit code, part of the sentence on stderr
+    (["train", "basline"], 2, "did you mean 'baseline'"),
+    (["train", "smoke", "optim.matrx_lr=1"], 2, "did you mean 'matrix_lr'"),
+    (["train", "smoke", "small"], 2, "one recipe at a time"),
+    (["train", "no/such.json"], 1, "no/such.json"),
+    (["trian"], 2, "invalid choice"),
+    (["score", "no.bin", "--data", "x", "--tokenizer", "y"], 1, "no.bin"),
+    (["score", "no.bin"], 2, "required"),
+    (["inspect", __file__], 1, "not an artifact"),
+    (["pack", "nowhere"], 2, "no recipe.json"),
+    (["data", "info", "nowhere", "--tokenizer", "none.model"], 1, "golf tokenizer train"),
+    (["data", "tokenize", "nowhere", "--tokenizer", __file__, "--out", "x"], 1, "SentencePiece"),
+    ([], 2, "VERB"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "sentence"), USAGE)
+def test_what_a_user_can_get_wrong(
+    capsys: pytest.CaptureFixture[str], words: list[str], code: int, sentence: str
+) -> None:
+    found, _, err = golf(capsys, *words)
+    assert (found, sentence in err) == (code, True), err
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(FileNotFoundError):
+        main(["inspect", "no.bin", "--debug"])
+
+
+def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tools.plan.plan", interrupted)
+    assert golf(capsys, "plan")[0] == 130
+
+
+def test_the_engine_is_chosen_before_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for installed, system, wanted, chosen in (
+        ({"torch", "mlx"}, "Linux", "auto", "torch"),
+        ({"torch", "mlx"}, "Darwin", "auto", "mlx"),
+        ({"mlx"}, "Linux", "auto", "mlx"),
+        ({"torch"}, "Darwin", "auto", "torch"),
+        ({"torch", "mlx"}, "Linux", "mlx", "mlx"),
+    ):
+        monkeypatch.setattr("tools.backends.installed", lambda name, i=installed: name in i)
+        monkeypatch.setattr("platform.system", lambda s=system: s)
+        assert choose(wanted) == chosen
+    monkeypatch.setattr("tools.backends.installed", lambda name: name == "torch")
+    assert other("torch") is None
+    with pytest.raises(UsageError, match=r"--backend mlx: not installed; pip install"):
+        choose("mlx")
+    monkeypatch.setattr("tools.backends.installed", lambda name: False)
+    with pytest.raises(UsageError, match="no engine is installed"):
+        choose("auto")
+
+
+def test_run_ids_are_numbered(tmp_path: Path, text: Text) -> None:
+    first = free_run_id(tmp_path, text.recipe(), "torch")
+    RunFolder(tmp_path, first).create(text.recipe())
+    assert free_run_id(tmp_path, text.recipe(), "torch") == f"{first}-2"
+
+
+def test_the_live_line(text: Text) -> None:
+    terminal = Terminal(text.recipe("schedule.budget_s=10"), 1_000_000)
+    step: dict[str, Any] = {
+        "step": 3,
+        "steps": 6,
+        "train_loss": 5.0,
+        "train_ms": 9000.0,
+        "step_avg_ms": 3000.0,
+        "tokens_per_s": 1234.0,
+        "progress": 0.9,
+    }
+    terminal.val_bpb = 2.5
+    line = terminal.status(step)
+    for part in ("val BPB 2.5000", "15,000,000 of 16,000,000", "1 s left", "1,234 tokens/s"):
+        assert part in line, line
+
+
+@pytest.mark.parametrize(
+    ("version", "system", "machine", "sentence"),
+    [
+        ((3, 10), "Linux", "x86_64", "Python 3.10 found, 3.11 to 3.13 needed"),
+        ((3, 14), "Linux", "x86_64", "Python 3.14 found"),
+        ((3, 12), "Darwin", "x86_64", "An Intel Mac"),
+        ((3, 11), "Linux", "x86_64", ""),
+        ((3, 13), "Darwin", "arm64", ""),
+    ],
+)
+def test_machines_that_cannot_run_it_get_a_sentence(
+    version: tuple[int, int], system: str, machine: str, sentence: str
+) -> None:
+    found = bootstrap.unsupported(version, system, machine)
+    assert found.startswith(sentence) and bool(found) == bool(sentence)
+
+
+def test_python_carries_english() -> None:
+    documents = english.documents()
+    assert len(documents) > 300 and sum(map(len, documents)) > 1_500_000
+    assert documents == english.documents()
+    assert len(set(documents)) > 0.95 * len(documents)
+
+
+@pytest.mark.slow
+def test_the_demo_goes_the_whole_way(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = golf(capsys, "demo", "--steps", 12, "--runs", tmp_path)
+    assert code == 0
+    for part in ("one artifact, both engines", "difference", "the ledger", "header", "train"):
+        assert part in out
+    assert "The packed model writes:" in err and "val BPB" in err
+    assert out.count("\n  ") >= 3
