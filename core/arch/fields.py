@@ -32,10 +32,9 @@ def from_plain(cls: type[T], data: object, where: str) -> T:
     if not isinstance(data, Mapping):
         raise ValueError(f"{where}: expected an object with fields, found {type(data).__name__}")
     hints = get_type_hints(cls)
-    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in data:
-        if name not in names:
-            raise ValueError(f"{where}: no field {name!r}; {closest(str(name), names)}")
+        if name not in hints:
+            raise ValueError(f"{where}: no field {name!r}; {closest(str(name), hints)}")
     return cls(**{n: _checked(hints[n], v, f"{where}.{n}") for n, v in data.items()})
 
 
@@ -92,8 +91,8 @@ def _parse_one(hint: Any, text: str) -> Any:
 
 
 def _checked(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else from_plain(hint, value, where)  # type: ignore[arg-type]
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return value if type(value) is hint else from_plain(hint, value, where)
     for option in _options(hint):
         if get_origin(option) is Literal and value in get_args(option):
             return value

@@ -46,7 +46,7 @@ def test_first_weights_are_golden() -> None:
 
 
 def weights_text() -> str:
-    tied = ModelSpec(**TINY, vocab_size=64, seq_len=16)  # type: ignore[arg-type]
+    tied = ModelSpec(**TINY, vocab_size=64, seq_len=16)
     untied = override(tied, ["tie_embeddings=false"], "arch")
     lines = []
     for label, spec in (("tied", tied), ("untied", untied)):
@@ -170,7 +170,7 @@ def test_fields() -> None:
 
 
 def test_weights_that_do_not_fit() -> None:
-    spec = ModelSpec(**TINY)  # type: ignore[arg-type]
+    spec = ModelSpec(**TINY)
     weights = init_params(spec, 1)
     check_weights(weights, spec, "x")
     short = {n: w for n, w in weights.items() if n != "skip_weights"}

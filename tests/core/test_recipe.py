@@ -43,7 +43,7 @@ def test_changes_are_typed_and_checked_together() -> None:
     )
     assert Recipe().arch.num_heads == 8
     with pytest.raises(FrozenInstanceError):
-        recipe.seed = 1  # type: ignore[misc]
+        recipe.seed = 1
 
 
 WRONG = {

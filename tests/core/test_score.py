@@ -113,7 +113,10 @@ def test_bytes_are_the_documents_own(text: Text) -> None:
 
 def test_a_uniform_model_scores_log_v(text: Text) -> None:
     vocab = text.tokenizer.vocab_size
-    flat = lambda x, y: np.full(x.shape, math.log(vocab), np.float32)  # noqa: E731
+
+    def flat(x: Rows, y: Rows) -> NDArray[np.float32]:
+        return np.full(x.shape, math.log(vocab), np.float32)
+
     scored = score(flat, validation_of(text), 64, 4)
     assert scored.val_loss == pytest.approx(math.log(vocab), rel=1e-7)
     assert scored.val_bpb == pytest.approx(

@@ -38,7 +38,7 @@ CASES: dict[str, dict[str, object]] = {
 
 
 def spec_of(case: str) -> ModelSpec:
-    return ModelSpec(**{**TINY, **CASES[case]})  # type: ignore[arg-type]
+    return ModelSpec(**{**TINY, **CASES[case]})
 
 
 def recipe_of(case: str, **changes: object) -> Recipe:
@@ -61,4 +61,4 @@ def recipe_of(case: str, **changes: object) -> Recipe:
         "data": Data(train_batch_tokens=8 * TINY["seq_len"]),
         "quant": Quant(keep_below=512),
     }
-    return Recipe(**{**fields, **changes})  # type: ignore[arg-type]
+    return Recipe(**{**fields, **changes})

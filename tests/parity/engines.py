@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -15,20 +16,22 @@ from numpy.typing import NDArray
 from core.arch.noise import normal, random_bits, stream_of
 from core.arch.params import Weights, init_params
 from core.arch.spec import ModelSpec
+from core.data.shards import TokenStream
 from core.train.recipe import Recipe
 from core.train.schedules import knobs
 
 Rows = NDArray[np.int32]
+ROOT = Path(__file__).resolve().parents[2]
 ENGINES = ("torch", "mlx")
 BOS = 1
 
 
 def engine(name: str) -> SimpleNamespace:
     """The modules of one backend by file name."""
-    files = "adam ema evaluate linear loop model muon ops optimizer weights distributed attend"
+    files = [path.stem for path in (ROOT / f"backend_{name}").glob("[a-z]*.py")]
     return SimpleNamespace(
         name=name,
-        **{file: importlib.import_module(f"backend_{name}.{file}") for file in files.split()},
+        **{file: importlib.import_module(f"backend_{name}.{file}") for file in files},
         array=_array_of(name),
     )
 
@@ -72,6 +75,9 @@ class Run:
         if weights is not None:
             self.engine.weights.load_weights(self.trainer.model, weights, recipe.arch)
             self.restart()
+
+    def feeder(self, stream: TokenStream) -> Any:
+        return self.engine.feeder.Feeder(stream, self.recipe, self.trainer.group)
 
     def restart(self) -> None:
         model = self.trainer.model

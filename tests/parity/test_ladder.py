@@ -10,9 +10,11 @@ import pytest
 
 from core.arch.params import param_table
 from core.arch.spec import Activation
+from tests.conftest import Text
 from tests.parity.cases import CASES, recipe_of, spec_of
 from tests.parity.engines import ENGINES, Run, batch_of, distance, engine, perturbed, to_numpy
 from tests.parity.rungs import CONTROL, ROWS, RUNGS, Rung, float64_gradients, weights_after
+from tests.parity.trajectory import LOSS_GAP, compare
 
 LONG = ("baseline",)  # trajectories beyond ten steps
 
@@ -100,3 +102,14 @@ def test_compiled_steps_are_the_eager_ones(name: str, case: str) -> None:
         x, y = batch_of(eager.recipe.arch, ROWS, step)
         assert abs(eager.step(step, x, y) - compiled.step(step, x, y)) <= 1e-5
     assert distance(compiled.weights(), eager.weights()) <= 5e-6
+
+
+@pytest.mark.slow
+def test_two_hundred_steps_of_real_text_end_in_the_same_loss(text: Text) -> None:
+    changes = ["schedule.steps=200", "data.train_batch_tokens=1024"]
+    changes += [f"optim.{rate}_lr=0.01" for rate in ("matrix", "embed", "scalar")]
+    measured = compare(text.recipe(*changes))
+    assert measured["loss: mlx - torch"] <= LOSS_GAP
+    for what in ("loss", "weights"):
+        rounding = max(measured[f"{what}: torch - float64"], 1e-7)
+        assert measured[f"{what}: mlx - float64"] <= CONTROL * rounding

@@ -1,0 +1,53 @@
+"""Rung 10: ranks and micro-batches change nothing but memory, through the real launchers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.train.recipe import to_json
+from core.train.run_folder import RunFolder, load_weights
+from tests.conftest import Text
+from tests.parity.engines import distance
+from tools.train import train
+
+ROOT = Path(__file__).resolve().parents[1]
+WEIGHTS = 2e-5  # relative, after six steps
+
+PYTHON = sys.executable
+LAUNCHERS = {
+    "torch": f"{PYTHON} -m torch.distributed.run --standalone --nproc_per_node",
+    "mlx": f"{Path(PYTHON).with_name('mlx.launch')} --backend ring -n",
+}
+BEFORE_SCRIPT = {"torch": [], "mlx": ["--", PYTHON]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_ranks_change_nothing(text: Text, tmp_path: Path, name: str, ranks: int) -> None:
+    recipe = text.recipe("data.micro_batch=2")
+    (tmp_path / "recipe.json").write_text(to_json(recipe))
+    launcher = [*LAUNCHERS[name].split(), str(ranks), *BEFORE_SCRIPT[name]]
+    if not Path(launcher[0]).exists():
+        pytest.skip(f"{launcher[0]} is not installed")
+    words = [ROOT / f"train_{name}.py", tmp_path / "recipe.json", "--runs", tmp_path]
+    done = subprocess.run(
+        [*launcher, *map(str, words), "--run-id", "many"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("world_size:") == 1, "only rank 0 prints"
+    assert f"world_size:{ranks}" in done.stdout
+    alone = RunFolder(tmp_path, "alone")
+    train(recipe, name, alone, quiet=True)
+    assert distance(load_weights(tmp_path / "many"), load_weights(alone.path)) <= WEIGHTS
