@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
 from mlx.core import array
 
@@ -14,7 +16,7 @@ from core.train.newton_schulz import coefficients
 from core.train.recipe import Optim
 from core.train.schedules import Knobs
 
-State = dict[str, array]  # "weight/<name>", "momentum/<name>", "adam_mean/<name>", ...
+State = dict[str, Any]  # arrays as "weight/<name>", "momentum/<name>", ...; step, elapsed_s
 DTYPES = {"bf16": mx.bfloat16, "fp32": mx.float32}
 
 
@@ -33,7 +35,8 @@ class Optimizer:
 
     def start(self, weights: dict[str, array]) -> State:
         """The state before the first step."""
-        state = {f"weight/{name}": weight for name, weight in weights.items()}
+        state: State = {"step": 0, "elapsed_s": 0.0}
+        state |= {f"weight/{name}": weight for name, weight in weights.items()}
         for rows in self.banks.values():
             for row in rows:
                 state[f"momentum/{row.name}"] = mx.zeros_like(weights[row.name])
@@ -86,6 +89,11 @@ class Optimizer:
         )
         for key, value in zip(keys, new, strict=True):
             _put(state, key, value)
+
+
+def arrays(state: State) -> dict[str, array]:
+    """The state without its numbers."""
+    return {key: value for key, value in state.items() if "/" in key}
 
 
 def averaged(state: State) -> dict[str, array]:

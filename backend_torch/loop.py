@@ -12,7 +12,7 @@ from backend_torch.distributed import Solo, open_group
 from backend_torch.evaluate import Evaluator
 from backend_torch.feeder import Feeder
 from backend_torch.model import GPT
-from backend_torch.optimizer import Optimizer, averaged
+from backend_torch.optimizer import Optimizer, arrays, averaged
 from backend_torch.weights import load_weights, parameters, to_numpy
 from core.arch.params import Weights, init_params
 from core.score.bpb import Scored
@@ -36,7 +36,7 @@ MicroBatches = list[tuple[Tensor, Tensor]]
 
 
 class Trainer:
-    """The model, its rules, and the whole state of a run as one flat dict of arrays."""
+    """The model, its rules, and the whole state of a run: one flat dict of arrays and numbers."""
 
     def __init__(self, recipe: Recipe, group: Solo) -> None:
         self.recipe = recipe
@@ -70,11 +70,11 @@ class Trainer:
 
     def warm_up(self, batches: MicroBatches) -> None:
         """Meet every kernel once, then put all state back."""
-        saved = {key: array.detach().clone() for key, array in self.state.items()}
+        saved = {key: array.detach().clone() for key, array in arrays(self.state).items()}
         for _ in range(self.recipe.schedule.warmup_steps):
             self.step(batches, knobs(self.recipe, 0, 0.0))
         with torch.no_grad():
-            for key, array in self.state.items():
+            for key, array in arrays(self.state).items():
                 array.copy_(saved[key])
 
     def score(self, validation: Validation) -> Scored:
@@ -102,8 +102,9 @@ def train(
     with clock.phase("warmup"):
         trainer.warm_up(feeder.batch(0))
     log_warmup(events, recipe, clock.seconds("warmup"))
-    step, elapsed_s = 0, 0.0
+    state = trainer.state
     while True:
+        step, elapsed_s = state["step"], state["elapsed_s"]
         late = out_of_time(schedule.budget_s, elapsed_s, group.max(clock.next_s("train")))
         last = step == schedule.steps or late
         if main and not last and validates(recipe, step):
@@ -115,12 +116,12 @@ def train(
         with clock.phase("train"):
             dials = knobs(recipe, step, elapsed_s)
             loss = trainer.step(feeder.batch(step), dials)
-        step, elapsed_s = step + 1, group.max(clock.seconds("train"))
-        log_step(events, recipe, step, elapsed_s, loss, dials)
+        state |= {"step": step + 1, "elapsed_s": group.max(clock.seconds("train"))}
+        log_step(events, recipe, state["step"], state["elapsed_s"], loss, dials)
     log_stop(events, recipe, step, elapsed_s)
     finished = None
     if main:
-        weights = to_numpy(averaged(trainer.state))
+        weights = to_numpy(averaged(state))
         finished = finish(
             recipe, weights, corpus.validation, trainer.score_weights, code_bytes, clock, events
         )

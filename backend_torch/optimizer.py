@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from core.train.newton_schulz import coefficients
 from core.train.recipe import Optim
 from core.train.schedules import Knobs
 
-State = dict[str, Tensor]  # "weight/<name>", "momentum/<name>", "adam_mean/<name>", ...
+State = dict[str, Any]  # arrays as "weight/<name>", "momentum/<name>", ...; step, elapsed_s
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -33,7 +35,8 @@ class Optimizer:
 
     def start(self, weights: dict[str, Tensor]) -> State:
         """The state before the first step."""
-        state = {f"weight/{name}": weight for name, weight in weights.items()}
+        state: State = {"step": 0, "elapsed_s": 0.0}
+        state |= {f"weight/{name}": weight for name, weight in weights.items()}
         for rows in self.banks.values():
             for row in rows:
                 state[f"momentum/{row.name}"] = torch.zeros_like(weights[row.name])
@@ -89,6 +92,11 @@ class Optimizer:
         )
         for key, value in zip(keys, new, strict=True):
             _put(state, key, value)
+
+
+def arrays(state: State) -> dict[str, Tensor]:
+    """The state without its numbers."""
+    return {key: value for key, value in state.items() if "/" in key}
 
 
 def averaged(state: State) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ def baseline() -> Recipe:
 
     Its quantizer has the reference scripts' floor under the scales.
     """
-    return Recipe(name="baseline", quant=Quant(scale_floor=1 / 127))
+    return Recipe(name="baseline", data=Data(micro_batch=64), quant=Quant(scale_floor=1 / 127))
 
 
 def small() -> Recipe:

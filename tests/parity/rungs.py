@@ -7,15 +7,18 @@ control, torch in float32 against torch in float64: what rounding alone costs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.arch.params import Weights, init_params, param_table
 from core.artifact.container import Artifact, identity, read, write
 from core.artifact.container import weights as unpack
 from core.artifact.quant import quantize
+from core.data.batches import batch
+from core.data.shards import TokenStream
 from core.score.bpb import bits_per_byte
 from core.train.recipe import Recipe
 from tests.parity.cases import recipe_of, spec_of
@@ -28,6 +31,7 @@ from tests.parity.engines import (
     global_norm,
     mean_loss,
     relative,
+    to_numpy,
 )
 from tests.parity.engines import perturbed as perturbed_weights
 
@@ -63,6 +67,36 @@ def unequal_first_weights(case: str, name: str) -> float:
     recipe = recipe_of(case)
     held, first = Run(name, recipe).weights(), init_params(recipe.arch, recipe.seed)
     return sum(held[key].tobytes() != weight.tobytes() for key, weight in first.items())
+
+
+def unequal_batches(case: str, name: str) -> float:
+    """Steps whose batch, put together from ranks and micro-batches, is not core's for one rank."""
+    recipe = recipe_of(case)
+    stream = TokenStream([batch_of(recipe.arch, 5 * ROWS)[0].astype(np.uint16).ravel()])
+    sizes = {"seq_len": recipe.arch.seq_len, "vocab_size": recipe.arch.vocab_size}
+    sizes["train_batch_tokens"] = recipe.data.train_batch_tokens
+    wrong = 0
+    for step in (0, 3, 11):
+        expected = np.stack(batch(stream, step, **sizes))
+        for world_size, micro_batch in ((1, 0), (1, 3), (2, 0), (3, 2), (8, 1)):
+            found = fed_batch(name, recipe, stream, step, world_size, micro_batch)
+            wrong += not np.array_equal(found, expected)
+    return wrong
+
+
+def fed_batch(
+    name: str, recipe: Recipe, stream: TokenStream, step: int, world_size: int, micro_batch: int
+) -> NDArray[np.int32]:
+    """x and y as all ranks' feeders hand them over, in order: (2, rows, seq_len)."""
+    recipe = replace(recipe, data=replace(recipe.data, micro_batch=micro_batch))
+    modules = engine(name)
+    parts = []
+    for rank in range(world_size):
+        group = modules.distributed.Solo()
+        group.rank, group.world_size = rank, world_size
+        parts += modules.feeder.Feeder(stream, recipe, group).batch(step)
+    columns = zip(*parts, strict=True)
+    return np.stack([np.concatenate([to_numpy(part) for part in side]) for side in columns])
 
 
 def loss_gap(case: str, name: str) -> float:
@@ -145,6 +179,7 @@ def micro_batch_gap(case: str, name: str) -> float:
 RUNGS: tuple[Rung, ...] = (
     Rung("0", "parameters: names and shapes of the table", 0, unequal_shapes),
     Rung("1", "first weights, bits", 0, unequal_first_weights),
+    Rung("2", "batches, whatever ranks and micro-batches", 0, unequal_batches),
     Rung("3", "loss of one batch, nats", 2e-6, loss_gap),
     Rung("4", "each gradient of a matrix", 2e-5, matrix_gradient_gap),
     Rung("4", "each gradient of a scalar parameter", 5e-5, scalar_gradient_gap),

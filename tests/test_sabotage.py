@@ -1,0 +1,175 @@
+"""Breaks the code on purpose, one line at a time, in a copy: a test must fail each time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("core", "backend_torch", "backend_mlx", "tools", "tests", "pyproject.toml")
+
+
+@dataclass(frozen=True)
+class Break:
+    """In `file`, `old` becomes `new`; one of `tests` must fail."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+LADDER = "tests/parity/test_ladder.py tests/parity/test_verbs.py -k baseline or verb or torchs"
+BREAKS = {
+    "rotate the other way": Break(
+        "backend_mlx/ops.py", "x1 * cos + x2 * sin", "x1 * cos - x2 * sin", LADDER
+    ),
+    "rotate both the other way": Break(
+        "core/arch/rope.py", "np.sin(angles)", "np.sin(-angles)", "tests/core/test_arch.py"
+    ),
+    "another norm epsilon": Break(
+        "backend_mlx/ops.py", "rms_norm(x, None, eps)", "rms_norm(x, None, 1e-6)", LADDER
+    ),
+    "another norm epsilon in core": Break(
+        "core/arch/spec.py", "1.1920929e-07", "1e-06", "tests/core/test_container.py"
+    ),
+    "an average in place of heavy-ball momentum": Break(
+        "backend_torch/muon.py",
+        "momentum = beta * momentum + grad",
+        "momentum = beta * momentum + (1 - beta) * grad",
+        LADDER,
+    ),
+    "no bias correction": Break("backend_mlx/adam.py", "lr / (1.0 - beta1**step)", "lr", LADDER),
+    "epsilon inside the root": Break(
+        "backend_torch/adam.py",
+        "torch.sqrt(square) / (1.0 - beta2**step) ** 0.5",
+        "torch.sqrt(square + eps) / (1.0 - beta2**step) ** 0.5",
+        "tests/parity/test_verbs.py -k adam",
+    ),
+    "another leaky slope": Break(
+        "backend_mlx/ops.py", "x * slope)", "x * 0.01)", "tests/parity -k leaky_relu2"
+    ),
+    "a table that is trained": Break("backend_mlx/model.py", "self._cos", "self.cos", LADDER),
+    "an argument renamed on one side": Break(
+        "backend_mlx/ema.py", "decay: float", "rate: float", "tests/test_mirror.py"
+    ),
+    "a registry entry gone on one side": Break(
+        "backend_mlx/ops.py", '    "leaky_relu2": leaky_relu2,\n', "", "tests/parity -k registries"
+    ),
+    "a backend that imports its twin": Break(
+        "backend_mlx/ema.py",
+        "from mlx.core import array",
+        "from backend_torch.ema import ema as twin\nfrom mlx.core import array",
+        "tests/test_rooms.py",
+    ),
+    "core that imports a framework": Break(
+        "core/score/bpb.py", "import math", "import math\nimport torch", "tests/test_rooms.py"
+    ),
+    "the tail window dropped": Break(
+        "core/score/windows.py",
+        "range(0, last, seq_len)",
+        "range(0, last - last % seq_len, seq_len)",
+        "tests/core/test_score.py",
+    ),
+    "a space counted twice": Break(
+        "core/data/token_bytes.py",
+        "return self.base_bytes[targets] + spaces",
+        "return self.base_bytes[targets] + spaces + self.leading_space[targets]",
+        "tests/core/test_token_bytes.py",
+    ),
+    "a byte piece by its printed name": Break(
+        "core/data/token_bytes.py",
+        'return 1 if piece.kind == "byte"',
+        'return 6 if piece.kind == "byte"',
+        "tests/core/test_token_bytes.py",
+    ),
+    "levels from the scale before it is rounded": Break(
+        "core/artifact/quant.py",
+        "weight / scale.astype(np.float32)[:, None]",
+        "weight / wanted[:, None]",
+        "tests/core/test_quant.py",
+    ),
+    "the floor under the scales forgotten": Break(
+        "core/artifact/quant.py", "np.float32(floor)", "np.float32(0)", "tests/core/test_quant.py"
+    ),
+    "a payload in another order": Break(
+        "core/artifact/container.py",
+        "sha256()",
+        "sha256(b' ')",
+        "tests/core/test_container.py",
+    ),
+    "batches that miss a row": Break(
+        "core/data/batches.py", "np.array_split", "np.split", "tests/core/test_batches.py"
+    ),
+    "a first weight moved": Break(
+        "core/arch/noise.py", "np.uint64(30)", "np.uint64(29)", "tests/core/test_arch.py"
+    ),
+    "a schedule moved": Break(
+        "core/train/schedules.py", "(1.0 - risen)", "(1.1 - risen)", "tests/core/test_schedules.py"
+    ),
+    "a clock that stops after the budget": Break(
+        "core/train/clock.py",
+        "elapsed_s + step_s > budget_s",
+        "elapsed_s > budget_s",
+        "tests/core/test_schedules.py",
+    ),
+    "a cap of 16 MiB": Break(
+        "core/artifact/ledger.py", "16_000_000", "16_777_216", "tests/core/test_ledger.py"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkout without its history, and beside it what stands beside the real one."""
+    folder = tmp_path_factory.mktemp("broken") / "project"
+    folder.mkdir()
+    skip = shutil.ignore_patterns("__pycache__", "*.so")
+    for name in COPIED:
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(
+            source, folder / name, **({"ignore": skip} if source.is_dir() else {})
+        )
+    return folder
+
+
+def failures(folder: Path, tests: str) -> int:
+    """pytest's exit code: 0 all passed, 1 some failed."""
+    files, _, words = tests.partition(" -k ")
+    chosen = ["-k", words] if words else []
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-m",
+        "not slow",
+        *files.split(),
+        *chosen,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.returncode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_break_is_caught(copy: Path, name: str) -> None:
+    broken = BREAKS[name]
+    path = copy / broken.file
+    whole = path.read_text(encoding="utf-8")
+    assert broken.old in whole, f"{broken.file} no longer says {broken.old!r}"
+    path.write_text(whole.replace(broken.old, broken.new), encoding="utf-8")
+    try:
+        assert failures(copy, broken.tests) == 1
+    finally:
+        path.write_text(whole, encoding="utf-8")
