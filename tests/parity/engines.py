@@ -90,6 +90,12 @@ class Run:
     def step(self, step: int, x: Rows, y: Rows) -> float:
         return float(self.trainer.step(self.put(x, y), knobs(self.recipe, step, 0.0)))
 
+    def apply(self, step: int, grads: Weights) -> None:
+        """One update of the optimizer from these gradients."""
+        state = self.trainer.state
+        put = {n: self.engine.array(g, dtype=state[f"weight/{n}"].dtype) for n, g in grads.items()}
+        self.trainer.optimizer.update(state, put, knobs(self.recipe, step, 0.0))
+
     def put(self, x: Rows, y: Rows) -> list[tuple[Any, Any]]:
         """One micro-batch on the engine's device."""
         if self.engine.name == "torch":
@@ -127,6 +133,16 @@ def control(recipe: Recipe, weights: Weights | None = None) -> Iterator[Run]:
     run.restart()
     with patch.dict(run.engine.optimizer.DTYPES, {"fp32": torch.float64}):
         yield run
+
+
+@contextlib.contextmanager
+def started(recipe: Recipe, name: str, weights: Weights | None = None) -> Iterator[Run]:
+    """A fresh run of an engine, or of the float64 control."""
+    if name == "float64":
+        with control(recipe, weights) as run:
+            yield run
+    else:
+        yield Run(name, recipe, weights)
 
 
 def mean_loss(nats: NDArray[Any]) -> float:

@@ -5,15 +5,13 @@ python -m tests.parity.trajectory recipe [section.field=value ...] prints the lo
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator
 
 from core.score.scoring import score
 from core.train.corpus import Corpus, open_corpus
 from core.train.recipe import Recipe
 from core.train.schedules import knobs
-from tests.parity.engines import ENGINES, Run, control, distance
+from tests.parity.engines import ENGINES, Run, distance, started
 from tools.recipes import read_recipe
 
 LOSS_GAP = 5e-5  # nats of final val_loss between the engines
@@ -29,16 +27,6 @@ def final(recipe: Recipe, name: str, corpus: Corpus) -> tuple[float, Run]:
             run.trainer.step(feeder.batch(step), knobs(recipe, step, 0.0))
         settings, seq_len = recipe.score, recipe.arch.seq_len
         return score(run.nats, corpus.validation, seq_len, settings.batch).val_loss, run
-
-
-@contextlib.contextmanager
-def started(recipe: Recipe, name: str) -> Iterator[Run]:
-    """A fresh run of an engine, or of the float64 control."""
-    if name == FLOAT64:
-        with control(recipe) as run:
-            yield run
-    else:
-        yield Run(name, recipe)
 
 
 def compare(recipe: Recipe) -> dict[str, float]:
