@@ -57,8 +57,7 @@ class Trainer:
             nats = self._nats(x, y).sum(-1).sum() / self.recipe.data.train_batch_tokens
             nats.backward()
             total += nats.detach()
-        pairs = parameters(self.model).items()
-        grads = {name: weight.grad for name, weight in pairs if weight.grad is not None}
+        grads = {name: _grad(weight) for name, weight in parameters(self.model).items()}
         summed = self.group.sum({**grads, "loss": total})
         return summed.pop("loss"), summed
 
@@ -127,6 +126,11 @@ def train(
         )
     group.close()
     return finished
+
+
+def _grad(weight: Tensor) -> Tensor:
+    """A rank without rows has no gradients; it adds zeros."""
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad
 
 
 def _compiles(recipe: Recipe, device: torch.device) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,22 +57,22 @@ class Stopwatch:
 def run(args: argparse.Namespace) -> int:
     backend, watch = choose(args.backend), Stopwatch()
     recipe = shortened(demo(), args.seconds, args.steps)
-    with tempfile.TemporaryDirectory(prefix="golf-demo-") as folder:
-        recipe, tokenizer = prepare(Path(folder), recipe, args.text, watch)
-        run_folder = RunFolder(args.runs, free_run_id(Path(args.runs), recipe, backend))
-        finished = train(recipe, backend, run_folder, quiet=True)
-        assert finished is not None
-        scores = {backend: {"val_bpb": finished.after.val_bpb, "tokens": finished.after.tokens}}
-        if twin := other(backend):
-            with watch.phase("score again", f"Scoring the same file with {twin}."):
-                scores[twin] = score_artifact(
-                    run_folder.model_path.read_bytes(), recipe.data, recipe.score, twin, "fp32"
-                )
-        watch.seconds = {**watch.seconds, **finished.phases_s}
-        report(finished, scores, watch)
-        with watch.phase("generate", "The packed model writes:"):
-            write_lines(run_folder.model_path.read_bytes(), tokenizer, backend)
-    note(f"\nThe run is in {run_folder.path}: {', '.join(sorted(written(run_folder)))}")
+    run_folder = RunFolder(args.runs, free_run_id(Path(args.runs), f"demo-{backend}"))
+    recipe, tokenizer = prepare(run_folder.path / "text", recipe, args.text, watch)
+    finished = train(recipe, backend, run_folder, quiet=True)
+    assert finished is not None
+    watch.seconds |= finished.phases_s
+    scores = {backend: {"val_bpb": finished.after.val_bpb, "tokens": finished.after.tokens}}
+    if twin := other(backend):
+        with watch.phase("score again", f"Scoring the same file with {twin}."):
+            scores[twin] = score_artifact(
+                run_folder.model_path.read_bytes(), recipe.data, recipe.score, twin, "fp32"
+            )
+    report(finished, scores, watch)
+    note("The packed model writes:")
+    write_lines(run_folder.model_path.read_bytes(), tokenizer, backend)
+    note(f"\nAll of it is in {run_folder.path}. Next, for one:")
+    note(f"  golf generate {run_folder.model_path} --tokenizer {recipe.data.tokenizer}")
     return 0 if finished.ledger.fits else 1
 
 
@@ -132,7 +131,3 @@ def write_lines(model: bytes, tokenizer: SentencePieceTokenizer, backend: str) -
             next_logits, tokenizer, prompt, seq_len=seq_len, tokens=48, temperature=0.7, seed=1
         )
         print("  " + " ".join(text.split()))
-
-
-def written(folder: RunFolder) -> list[str]:
-    return [path.name for path in folder.path.iterdir()]

@@ -49,7 +49,7 @@ class Terminal:
         """val BPB, bytes left under the cap, seconds left, tokens per second."""
         bpb = "-" if self.val_bpb is None else f"{self.val_bpb:.4f}"
         return (
-            f"step {step['step']}/{step['steps']}  val BPB {bpb}  "
+            f"{step['progress']:4.0%}  step {step['step']}  val BPB {bpb}  "
             f"train loss {step['train_loss']:.3f}  "
             f"bytes left ~{CAP_BYTES - self.planned_bytes:,} of {CAP_BYTES:,}  "
             f"{self.seconds_left(step):.0f} s left  {step['tokens_per_s']:,.0f} tokens/s"

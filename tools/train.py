@@ -36,7 +36,8 @@ def add_places(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     recipe = read_recipe(args.words, args.default_recipe)
     backend = choose(args.backend)
-    run_id = args.run_id or free_run_id(Path(args.runs), recipe, backend)
+    stem = f"{recipe.name}-{recipe_hash(recipe)[:8]}-{backend}"
+    run_id = args.run_id or free_run_id(Path(args.runs), stem)
     finished = train(recipe, backend, RunFolder(args.runs, run_id))
     return 0 if finished is None or finished.ledger.fits else 1
 
@@ -70,9 +71,8 @@ class Journal:
         self.terminal(kind, **fields)
 
 
-def free_run_id(runs: Path, recipe: Recipe, backend: str) -> str:
-    """recipe-hash-engine, numbered from the second on."""
-    stem = f"{recipe.name}-{recipe_hash(recipe)[:8]}-{backend}"
+def free_run_id(runs: Path, stem: str) -> str:
+    """The stem, numbered from the second run on."""
     names = [stem, *(f"{stem}-{number}" for number in range(2, 10_000))]
     return next(name for name in names if not (runs / name).exists())
 

@@ -93,15 +93,18 @@ class Run:
     def apply(self, step: int, grads: Weights) -> None:
         """One update of the optimizer from these gradients."""
         state = self.trainer.state
-        put = {n: self.engine.array(g, dtype=state[f"weight/{n}"].dtype) for n, g in grads.items()}
+        put = {n: self.array(g, dtype=state[f"weight/{n}"].dtype) for n, g in grads.items()}
         self.trainer.optimizer.update(state, put, knobs(self.recipe, step, 0.0))
 
     def put(self, x: Rows, y: Rows) -> list[tuple[Any, Any]]:
-        """One micro-batch on the engine's device."""
+        """One micro-batch."""
+        return [(self.array(x), self.array(y))]
+
+    def array(self, value: NDArray[Any], **options: Any) -> Any:
+        """The engine's array, on its device."""
         if self.engine.name == "torch":
-            device = self.trainer.group.device
-            return [(self.engine.array(x, device=device), self.engine.array(y, device=device))]
-        return [(self.engine.array(x), self.engine.array(y))]
+            options["device"] = self.trainer.group.device
+        return self.engine.array(value, **options)
 
     def named(self, arrays: dict[str, Any]) -> Weights:
         return {name: to_numpy(array) for name, array in arrays.items()}

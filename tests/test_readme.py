@@ -1,0 +1,44 @@
+"""README.md says what the code says: tree, bounds, commands, the worked example."""
+
+from __future__ import annotations
+
+import re
+
+from tests.parity.report import HEAD, left
+from tests.parity.rungs import RUNGS
+from tests.readme import README, ROOT, with_tree
+from tools.main import VERBS
+
+TEXT = README.read_text(encoding="utf-8")
+
+
+def test_the_tree_is_the_checkouts() -> None:
+    assert with_tree(TEXT) == TEXT, "run python -m tests.readme"
+
+
+def test_the_ladder_has_every_rung_with_its_bound() -> None:
+    assert HEAD in TEXT
+    for rung in RUNGS:
+        assert left(rung) in TEXT, f"{left(rung)}: run make device-check and paste the table"
+
+
+def test_every_verb_is_named() -> None:
+    for verb in VERBS:
+        assert f"golf {verb}" in TEXT, verb
+
+
+def test_the_worked_example_names_lines_that_are_there() -> None:
+    """Each hunk of the example begins behind a line of the file that it names."""
+    example = TEXT.split("## Adding a technique", 1)[1].split("## More", 1)[0]
+    hunks = re.findall(r"^(\S+\.py)\n(( .*\n)+)", example, re.M)
+    assert len(hunks) >= 5
+    for name, context, _ in hunks:
+        source = (ROOT / name).read_text(encoding="utf-8")
+        for line in context.splitlines():
+            assert line[1:] in source, f"{name}: {line[1:]}"
+
+
+def test_machine_words_stay_out() -> None:
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("core/**/*.py"), *ROOT.glob("tools/*.py")]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"(?<![\w.])/(tmp|work|root|home)/", text), path.name
