@@ -4,14 +4,16 @@
 PYTHON ?= python3
 VENV = .venv/bin
 # MLX on Linux brings the reference BLAS; a shim sends it to numpy's, where a compiler is at hand.
-PRELOAD = LD_PRELOAD="$$($(VENV)/python -m tools.blas_shim)"
+PRELOAD = LD_PRELOAD="$$($(VENV)/python -m tools.blas_shim) $$LD_PRELOAD"
 # Test shapes are tiny: threads that wait for each other cost more than they give.
 ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# Threads that wait asleep leave a busy machine's other work alone.
+ASLEEP = OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1
 
 .PHONY: demo test test-slow check device-check install clean
 
 demo: install
-	@$(PRELOAD) $(VENV)/golf demo $(ARGS)
+	@$(ASLEEP) $(PRELOAD) $(VENV)/golf demo $(ARGS)
 
 test: install check
 	@$(ONE_THREAD) $(PRELOAD) $(VENV)/python -m pytest -m "not slow" $(ARGS)

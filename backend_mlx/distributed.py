@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import numpy as np
 from mlx.core import array
 
 
@@ -14,14 +15,15 @@ class Solo:
 
     def __init__(self) -> None:
         self.device = mx.default_device()
+        self.steps_ahead = 2  # evaluation is asynchronous: launched before one is done
 
     def sum(self, arrays: dict[str, array]) -> dict[str, array]:
         """Each array added up over the ranks."""
         return arrays
 
-    def max(self, number: float) -> float:
-        """The largest over the ranks: what all of them agree on."""
-        return number
+    def max(self, *numbers: float) -> tuple[float, ...]:
+        """The largest of each over the ranks: what all of them agree on."""
+        return numbers
 
     def close(self) -> None:
         """Leave the group."""
@@ -38,12 +40,16 @@ class Group(Solo):
 
     def sum(self, arrays: dict[str, array]) -> dict[str, array]:
         """Each array added up over the ranks."""
-        return {name: mx.distributed.all_sum(a, group=self._group) for name, a in arrays.items()}
+        flat = mx.concatenate([array.flatten() for array in arrays.values()])
+        flat = mx.distributed.all_sum(flat, group=self._group)
+        ends = np.cumsum([array.size for array in arrays.values()])[:-1].tolist()
+        pairs = zip(arrays.items(), flat.split(ends), strict=True)
+        return {name: part.reshape(array.shape) for (name, array), part in pairs}
 
-    def max(self, number: float) -> float:
-        """The largest over the ranks: what all of them agree on."""
-        held = mx.array([number], mx.float32)
-        return float(mx.distributed.all_gather(held, group=self._group).max())
+    def max(self, *numbers: float) -> tuple[float, ...]:
+        """The largest of each over the ranks: what all of them agree on."""
+        held = mx.distributed.all_max(mx.array(numbers, mx.float32), group=self._group)
+        return tuple(float(held[index]) for index in range(len(numbers)))
 
     def close(self) -> None:
         """Leave the group."""

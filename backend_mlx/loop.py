@@ -22,14 +22,17 @@ from core.train.clock import BudgetClock, out_of_time
 from core.train.corpus import open_corpus
 from core.train.events import (
     Events,
+    log_resumed,
+    log_saved,
     log_start,
-    log_step,
     log_stop,
     log_val,
     log_warmup,
     silent,
 )
 from core.train.finish import Finished, finish
+from core.train.keeper import Keeper, Snapshot, Stopped
+from core.train.reader import StepReader
 from core.train.recipe import Recipe
 from core.train.schedules import Knobs, knobs, validates
 
@@ -44,10 +47,11 @@ class Trainer:
         self.group = group
         self.model = GPT(recipe.arch, recipe.precision)
         load_weights(self.model, init_params(recipe.arch, recipe.seed), recipe.arch)
-        self.optimizer = Optimizer(recipe.arch, recipe.optim)
+        compiles = _compiles(recipe, group.device)
+        self.optimizer = Optimizer(recipe.arch, recipe.optim, compiles)
         self.state = self.optimizer.start(parameters(self.model))
         self._nats_and_grads = mx.value_and_grad(self._nats)
-        if _compiles(recipe, group.device):
+        if compiles:
             self._nats_and_grads = mx.compile(self._nats_and_grads)
 
     def gradients(self, batches: MicroBatches) -> tuple[array, dict[str, array]]:
@@ -62,19 +66,32 @@ class Trainer:
         summed = self.group.sum({**grads, "loss": total})
         return summed.pop("loss"), summed
 
-    def step(self, batches: MicroBatches, now: Knobs) -> float:
-        """One optimizer step; the loss before it."""
+    def step(self, batches: MicroBatches, now: Knobs) -> array:
+        """One optimizer step; the loss before it, or NaN where the step was not applied."""
         loss, grads = self.gradients(batches)
-        self.optimizer.update(self.state, grads, now)
-        mx.eval(arrays(self.state))
-        return float(loss)
+        good = self.optimizer.update(self.state, grads, now)
+        loss = mx.where(good, loss, mx.nan)
+        mx.async_eval(loss, arrays(self.state))
+        return loss
 
     def warm_up(self, batches: MicroBatches) -> None:
-        """Meet every kernel once, then put all state back."""
+        """One step, for what it compiles and allocates; then all state is put back."""
         saved = arrays(self.state)
-        for _ in range(self.recipe.schedule.warmup_steps):
-            self.step(batches, knobs(self.recipe, 0, 0.0))
+        float(self.step(batches, knobs(self.recipe, 0, 0.0)))
         self.state |= saved
+
+    def snapshot(self) -> Snapshot:
+        """All state on the host: float32 arrays, and the numbers."""
+        return {**self.state, **to_numpy(arrays(self.state))}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot of either engine."""
+        assert snapshot.keys() == self.state.keys(), snapshot.keys() ^ self.state.keys()
+        for key, value in snapshot.items():
+            if "/" in key:
+                self.state[key] = mx.array(value)
+            else:
+                self.state[key] = value
 
     def score(self, validation: Validation) -> Scored:
         """Score the weights that are being trained."""
@@ -101,40 +118,74 @@ class Trainer:
 
 
 def train(
-    recipe: Recipe, code_bytes: int, now: Callable[[], float], events: Events
+    recipe: Recipe,
+    code_bytes: int,
+    now: Callable[[], float],
+    events: Events,
+    keeper: Keeper,
 ) -> Finished | None:
     """Train, score, pack and score again; None on every rank but the first."""
     group, clock = open_group(), BudgetClock(now)
     corpus = open_corpus(recipe)
     trainer, feeder = Trainer(recipe, group), Feeder(corpus.train, recipe, group)
-    main, schedule = group.rank == 0, recipe.schedule
-    events = events if main else silent
+    main, schedule, state = group.rank == 0, recipe.schedule, trainer.state
+    events, keeper = (events, keeper) if main else (silent, keeper.silent())
     log_start(events, recipe, corpus, "mlx", group, attention_choice(group.device))
-    with clock.phase("warmup"):
-        trainer.warm_up(feeder.batch(0))
+    warmup_s = 0.0
+    for _ in range(schedule.warmup_steps):
+        with clock.phase("warmup"):
+            trainer.warm_up(feeder.batch(0))
+        warmup_s = clock.seconds("warmup") - warmup_s
     log_warmup(events, recipe, clock.seconds("warmup"))
-    state = trainer.state
+    if keeper.snapshot is not None:
+        trainer.restore(keeper.snapshot)
+        clock.charge("train", state["elapsed_s"])
+        log_resumed(events, recipe, state["step"], state["elapsed_s"])
+    reader = StepReader(recipe, events, lambda: keeper.save(trainer.snapshot()))
+    clock.begin(lap_s=warmup_s)
     while True:
         step, elapsed_s = state["step"], state["elapsed_s"]
-        late = out_of_time(schedule.budget_s, elapsed_s, group.max(clock.next_s("train")))
+        step_s, stop, saves = group.max(clock.next_s(), keeper.stops(), keeper.due(step))
+        late = out_of_time(schedule.budget_s, elapsed_s, step_s * group.steps_ahead)
         last = step == schedule.steps or late
-        if main and not last and validates(recipe, step):
+        scores = validates(recipe, step) and not last
+        if last or saves or scores:
+            reader.settle()
+            (elapsed_s,) = group.max(clock.lap("train"))
+            state["elapsed_s"] = elapsed_s
+        if saves:
+            with clock.phase("save"):
+                keeper.save(trainer.snapshot())
+                group.max(0.0)  # the other ranks wait here, not in their next step
+            log_saved(events, recipe, step, elapsed_s, keeper.asked_to_stop)
+        if stop:
+            group.close()
+            raise Stopped(keeper.asked_to_stop)
+        if scores:
             with clock.phase("score"):
-                scored = trainer.score(corpus.validation)
-            log_val(events, recipe, step, elapsed_s, scored, corpus.validation)
+                scored = trainer.score(corpus.validation) if main else None
+                group.max(0.0)
+            if scored is not None:
+                log_val(events, recipe, step, elapsed_s, scored, corpus.validation)
         if last:
             break
-        with clock.phase("train"):
-            dials = knobs(recipe, step, elapsed_s)
-            loss = trainer.step(feeder.batch(step), dials)
-        state |= {"step": step + 1, "elapsed_s": group.max(clock.seconds("train"))}
-        log_step(events, recipe, state["step"], state["elapsed_s"], loss, dials)
+        dials = knobs(recipe, step, elapsed_s)
+        loss = trainer.step(feeder.batch(step), dials)
+        reader.settle()
+        (elapsed_s,) = group.max(clock.lap("train"))
+        state |= {"step": step + 1, "elapsed_s": elapsed_s}
+        reader.tell(step + 1, elapsed_s, loss, dials)
     log_stop(events, recipe, step, elapsed_s)
     finished = None
     if main:
-        weights = to_numpy(averaged(state))
         finished = finish(
-            recipe, weights, corpus.validation, trainer.score_weights, code_bytes, clock, events
+            recipe,
+            to_numpy(averaged(state)),
+            corpus.validation,
+            trainer.score_weights,
+            code_bytes,
+            clock,
+            events,
         )
     group.close()
     return finished

@@ -28,8 +28,8 @@ def muon(
     grad: array,
     momentum: array,
     *,
-    lr: float,
-    beta: float,
+    lr: array | float,
+    beta: array | float,
     table: Table,
     dtype: mx.Dtype,
 ) -> tuple[array, array]:

@@ -1,4 +1,4 @@
-"""The verbs of the model, in MLX: pure functions of arrays."""
+"""The verbs of the model in MLX: norm, rotation, activations, softcap, loss."""
 
 from __future__ import annotations
 

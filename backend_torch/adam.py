@@ -12,18 +12,19 @@ def adam(
     mean: Tensor,
     square: Tensor,
     *,
-    step: int,
-    lr: float,
+    lr: Tensor | float,
+    mean_left: Tensor | float,
+    square_left: Tensor | float,
     beta1: float,
     beta2: float,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step: new weight, new mean, new mean square. `step` counts from 1.
+    """One step: new weight, new mean, new mean square.
 
-    weight - lr * mean_hat / (sqrt(square_hat) + eps); the corrections are float64 scalars.
+    weight - lr * mean_hat / (sqrt(square_hat) + eps), where mean_hat is the mean over mean_left,
+    1 - beta1^t at step t from 1, and square_hat the mean square over square_left.
     """
     mean = beta1 * mean + (1.0 - beta1) * grad
     square = beta2 * square + (1.0 - beta2) * torch.square(grad)
-    rate = lr / (1.0 - beta1**step)
-    root = torch.sqrt(square) / (1.0 - beta2**step) ** 0.5
-    return weight - rate * mean / (root + eps), mean, square
+    root = torch.sqrt(square) / square_left**0.5
+    return weight - lr / mean_left * mean / (root + eps), mean, square

@@ -17,14 +17,15 @@ class Solo:
 
     def __init__(self) -> None:
         self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        self.steps_ahead = 1 if self.device.type == "cpu" else 2  # launched before one is done
 
     def sum(self, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each array added up over the ranks."""
         return arrays
 
-    def max(self, number: float) -> float:
-        """The largest over the ranks: what all of them agree on."""
-        return number
+    def max(self, *numbers: float) -> tuple[float, ...]:
+        """The largest of each over the ranks: what all of them agree on."""
+        return numbers
 
     def close(self) -> None:
         """Leave the group."""
@@ -50,11 +51,11 @@ class Group(Solo):
         pairs = zip(arrays.items(), parts, strict=True)
         return {name: part.view(array.shape) for (name, array), part in pairs}
 
-    def max(self, number: float) -> float:
-        """The largest over the ranks: what all of them agree on."""
-        held = torch.tensor(number, dtype=torch.float64, device=self.device)
+    def max(self, *numbers: float) -> tuple[float, ...]:
+        """The largest of each over the ranks: what all of them agree on."""
+        held = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         dist.all_reduce(held, op=dist.ReduceOp.MAX)
-        return float(held)
+        return tuple(held.tolist())
 
     def close(self) -> None:
         """Leave the group."""

@@ -28,8 +28,8 @@ def muon(
     grad: Tensor,
     momentum: Tensor,
     *,
-    lr: float,
-    beta: float,
+    lr: Tensor | float,
+    beta: Tensor | float,
     table: Table,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:

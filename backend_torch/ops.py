@@ -1,4 +1,4 @@
-"""The verbs of the model, in PyTorch: pure functions of arrays."""
+"""The verbs of the model in PyTorch: norm, rotation, activations, softcap, loss."""
 
 from __future__ import annotations
 

@@ -10,100 +10,133 @@ from torch import Tensor
 from backend_torch.adam import adam
 from backend_torch.ema import ema
 from backend_torch.muon import muon
-from core.arch.params import Param, param_table
+from core.arch.params import Rule, param_table
 from core.arch.spec import ModelSpec
 from core.train.newton_schulz import coefficients
 from core.train.recipe import Optim
-from core.train.schedules import Knobs
+from core.train.schedules import Knobs, rates
 
 State = dict[str, Any]  # arrays as "weight/<name>", "momentum/<name>", ...; step, elapsed_s
+Arrays = dict[str, Tensor]
+Bank = tuple[Rule, list[str]]  # a rule, and the parameters of one shape that it moves together
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+CLIP_EPS = 1e-6  # added to the norm, as torch's clip_grad_norm_ does
 
 
 class Optimizer:
-    """Muon for banks of equal-shaped matrices, Adam for the rest: every row has one rule."""
+    """Muon for matrices, Adam for the rest, in banks of one shape: every row has one rule."""
 
-    def __init__(self, spec: ModelSpec, optim: Optim) -> None:
+    def __init__(self, spec: ModelSpec, optim: Optim, compiles: bool = False) -> None:
         self.optim = optim
-        self.banks: dict[tuple[int, ...], list[Param]] = {}
-        self.adam_rows: list[Param] = []
-        for row in param_table(spec):
-            if row.rule == "matrix":
-                self.banks.setdefault(row.shape, []).append(row)
-            else:
-                self.adam_rows.append(row)
+        self.banks = banks(spec)
+        self._next = torch.compile(self._moved, dynamic=False) if compiles else self._moved
 
-    def start(self, weights: dict[str, Tensor]) -> State:
+    def start(self, weights: Arrays) -> State:
         """The state before the first step."""
         state: State = {"step": 0, "elapsed_s": 0.0}
         state |= {f"weight/{name}": weight for name, weight in weights.items()}
-        for rows in self.banks.values():
-            for row in rows:
-                state[f"momentum/{row.name}"] = torch.zeros_like(weights[row.name])
-        for row in self.adam_rows:
-            state[f"adam_mean/{row.name}"] = torch.zeros_like(weights[row.name])
-            state[f"adam_square/{row.name}"] = torch.zeros_like(weights[row.name])
+        for rule, names in self.banks:
+            for part in ("momentum",) if rule == "matrix" else ("adam_mean", "adam_square"):
+                state |= {f"{part}/{name}": torch.zeros_like(weights[name]) for name in names}
         if self.optim.ema_decay:
             state |= {f"ema/{n}": weight.detach().clone() for n, weight in weights.items()}
         return state
 
     @torch.no_grad()
-    def update(self, state: State, grads: dict[str, Tensor], knobs: Knobs) -> None:
-        """One step of every rule, then of the average; `state` is brought up to date."""
-        for rows in self.banks.values():
-            self._muon(state, grads, rows, knobs)
-        for row in self.adam_rows:
-            self._adam(state, grads, row, knobs)
-        if knobs.ema_decay:
+    def update(self, state: State, grads: Arrays, knobs: Knobs) -> Tensor:
+        """One step of every rule, then of the average; `state` is brought up to date.
+
+        Unless a gradient is NaN or infinite: then nothing moves. Whether it moved is returned.
+        Rates go in as arrays, so that a compiled step is compiled once.
+        """
+        dials = {n: _scalar(value, grads) for n, value in rates(self.optim, knobs).items()}
+        moved, good = self._next(arrays(state), grads, dials)
+        for key, value in moved.items():
+            state[key].copy_(value)
+        return good
+
+    def _moved(self, old: Arrays, grads: Arrays, dials: Arrays) -> tuple[Arrays, Tensor]:
+        """All arrays of the state after the step."""
+        norm = global_norm(grads)
+        good = torch.isfinite(norm)
+        if self.optim.grad_clip_norm:
+            scale = torch.clamp(self.optim.grad_clip_norm / (norm + CLIP_EPS), max=1.0)
+            grads = {name: grad * scale for name, grad in grads.items()}
+        new: Arrays = {}
+        for rule, names in self.banks:
+            new |= (self._muon if rule == "matrix" else self._adam)(old, grads, dials, rule, names)
+        if self.optim.ema_decay:
             for name in grads:
-                average, weight = state[f"ema/{name}"], state[f"weight/{name}"]
-                _put(state, f"ema/{name}", ema(average, weight, knobs.ema_decay))
+                weight = torch.where(good, new[f"weight/{name}"], old[f"weight/{name}"])
+                new[f"ema/{name}"] = ema(old[f"ema/{name}"], weight, dials["ema_decay"])
+        return {key: torch.where(good, value, old[key]) for key, value in new.items()}, good
 
     def _muon(
-        self, state: State, grads: dict[str, Tensor], rows: list[Param], knobs: Knobs
-    ) -> None:
+        self, old: Arrays, grads: Arrays, dials: Arrays, rule: Rule, names: list[str]
+    ) -> Arrays:
         weight, momentum = muon(
-            torch.stack([state[f"weight/{row.name}"] for row in rows]),
-            torch.stack([grads[row.name] for row in rows]),
-            torch.stack([state[f"momentum/{row.name}"] for row in rows]),
-            lr=self.optim.matrix_lr * knobs.lr_mul,
-            beta=knobs.momentum,
+            _bank(old, "weight", names),
+            torch.stack([grads[name] for name in names]),
+            _bank(old, "momentum", names),
+            lr=dials[rule],
+            beta=dials["momentum"],
             table=coefficients(self.optim.ns_table, self.optim.ns_steps),
             dtype=DTYPES[self.optim.ns_precision],
         )
-        for index, row in enumerate(rows):
-            _put(state, f"weight/{row.name}", weight[index])
-            _put(state, f"momentum/{row.name}", momentum[index])
+        return _named("weight", names, weight) | _named("momentum", names, momentum)
 
-    def _adam(self, state: State, grads: dict[str, Tensor], row: Param, knobs: Knobs) -> None:
-        keys = [f"{part}/{row.name}" for part in ("weight", "adam_mean", "adam_square")]
-        rate: float = getattr(self.optim, f"{row.rule}_lr")
-        weight, mean, square = (state[key] for key in keys)
-        new = adam(
-            weight,
-            grads[row.name],
-            mean,
-            square,
-            step=knobs.step + 1,
-            lr=rate * knobs.lr_mul,
+    def _adam(
+        self, old: Arrays, grads: Arrays, dials: Arrays, rule: Rule, names: list[str]
+    ) -> Arrays:
+        weight, mean, square = adam(
+            _bank(old, "weight", names),
+            torch.stack([grads[name] for name in names]),
+            _bank(old, "adam_mean", names),
+            _bank(old, "adam_square", names),
+            lr=dials[rule],
+            mean_left=dials["mean_left"],
+            square_left=dials["square_left"],
             beta1=self.optim.beta1,
             beta2=self.optim.beta2,
             eps=self.optim.adam_eps,
         )
-        for key, value in zip(keys, new, strict=True):
-            _put(state, key, value)
+        new = _named("weight", names, weight)
+        return new | _named("adam_mean", names, mean) | _named("adam_square", names, square)
 
 
-def arrays(state: State) -> dict[str, Tensor]:
+def banks(spec: ModelSpec) -> list[Bank]:
+    """The names of all parameters, those of one rule and one shape together."""
+    found: dict[tuple[Rule, tuple[int, ...]], list[str]] = {}
+    for row in param_table(spec):
+        found.setdefault((row.rule, row.shape), []).append(row.name)
+    return [(rule, names) for (rule, _), names in found.items()]
+
+
+def global_norm(grads: Arrays) -> Tensor:
+    """The L2 norm of all gradients as one vector."""
+    return torch.sqrt(torch.stack([torch.sum(torch.square(grad)) for grad in grads.values()]).sum())
+
+
+def arrays(state: State) -> Arrays:
     """The state without its numbers."""
     return {key: value for key, value in state.items() if "/" in key}
 
 
-def averaged(state: State) -> dict[str, Tensor]:
+def averaged(state: State) -> Arrays:
     """The weights that are scored and packed: the average where there is one."""
     kind = "ema/" if any(key.startswith("ema/") for key in state) else "weight/"
     return {key.removeprefix(kind): t for key, t in state.items() if key.startswith(kind)}
 
 
-def _put(state: State, key: str, value: Tensor) -> None:
-    state[key].copy_(value)
+def _bank(old: Arrays, part: str, names: list[str]) -> Tensor:
+    return torch.stack([old[f"{part}/{name}"] for name in names])
+
+
+def _named(part: str, names: list[str], bank: Tensor) -> Arrays:
+    return {f"{part}/{name}": bank[index] for index, name in enumerate(names)}
+
+
+def _scalar(value: float, grads: Arrays) -> Tensor:
+    """On the gradients' device and in their dtype, without a shape."""
+    like = next(iter(grads.values()))
+    return torch.tensor(value, dtype=like.dtype, device=like.device)

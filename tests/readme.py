@@ -53,7 +53,7 @@ def leaf(name: str, path: Path, depth: int) -> str:
 def first_sentence(path: Path) -> str:
     """The docstring's first line without its last stop."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return text.split("\n", 1)[0].rstrip(".").replace(", in PyTorch", "")
+    return text.split("\n", 1)[0].rstrip(".").replace(" in PyTorch", "")
 
 
 def with_tree(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -26,8 +27,7 @@ LAUNCHERS = {
 BEFORE_SCRIPT = {"torch": [], "mlx": ["--", PYTHON]}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_ranks_change_nothing(text: Text, tmp_path: Path, name: str, ranks: int) -> None:
     recipe = text.recipe("data.micro_batch=2")
@@ -48,6 +48,17 @@ def test_ranks_change_nothing(text: Text, tmp_path: Path, name: str, ranks: int)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("world_size:") == 1, "only rank 0 prints"
     assert f"world_size:{ranks}" in done.stdout
+    assert waits_are_outside_the_budget(tmp_path / "many")
     alone = RunFolder(tmp_path, "alone")
     train(recipe, name, alone, quiet=True)
     assert distance(load_weights(tmp_path / "many"), load_weights(alone.path)) <= WEIGHTS
+
+
+def waits_are_outside_the_budget(folder: Path) -> bool:
+    """While rank 0 scores and saves the others wait, but not on the clock of the budget."""
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    told_s = next(e["train_ms"] / 1000 for e in events if e["event"] == "stop")
+    phases_s = next(e for e in events if e["event"] == "phases")["phases_s"]
+    assert phases_s["score"] > 0
+    return told_s <= phases_s["train"] + 0.5 * phases_s["score"]

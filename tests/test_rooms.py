@@ -34,6 +34,7 @@ READS_ENVIRONMENT = {
     "backend_torch/distributed.py",
     "backend_mlx/distributed.py",
     "tools/bootstrap.py",
+    "tools/environment.py",
 }
 
 

@@ -30,6 +30,8 @@ def shim() -> Path | None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if platform.system() != "Linux" or not blas or compiler is None:
         return None
+    if any(character in str(site) for character in " :"):
+        return None  # LD_PRELOAD would read one path as two
     built = site / f"golf_blas_shim-{blas[0].name.split('-')[1].split('.')[0]}.so"
     if built.exists() and built.stat().st_mtime >= SOURCE.stat().st_mtime:
         return built

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import venv
 from pathlib import Path
@@ -17,7 +18,11 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 STAMP = VENV / "installed.txt"
 SUPPORTED = ((3, 11), (3, 13))
-HAS_CUDA_TORCH = "import sys, torch; sys.exit(0 if torch.version.cuda else 1)"
+OLDEST_TORCH = (2, 9)
+HAS_CUDA_TORCH = (
+    "import sys, torch; version = tuple(map(int, torch.__version__.split('.')[:2])); "
+    f"sys.exit(0 if torch.version.cuda and version >= {OLDEST_TORCH} else 1)"
+)
 
 
 def main() -> int:
@@ -31,6 +36,8 @@ def main() -> int:
     own_torch = has_cuda_torch()
     print(f"Making {VENV.name} with Python {platform.python_version()}.", flush=True)
     venv.EnvBuilder(with_pip=True, system_site_packages=own_torch, clear=True).create(VENV)
+    if own_torch and not has_cuda_torch(VENV / "bin" / "python"):
+        see_packages_of(Path(sysconfig.get_paths()["purelib"]))
     install(own_torch)
     STAMP.write_text(wanted)
     return 0
@@ -55,10 +62,16 @@ def fingerprint() -> str:
     return "\n".join([sys.version, *(file.read_text() for file in files)])
 
 
-def has_cuda_torch() -> bool:
-    """Whether the system's Python brings its own torch for CUDA."""
-    probe = subprocess.run([sys.executable, "-c", HAS_CUDA_TORCH], capture_output=True, check=False)
+def has_cuda_torch(python: str | Path = sys.executable) -> bool:
+    """Whether this Python brings a torch for CUDA that is new enough."""
+    probe = subprocess.run([python, "-c", HAS_CUDA_TORCH], capture_output=True, check=False)
     return probe.returncode == 0
+
+
+def see_packages_of(folder: Path) -> None:
+    """Where this Python is itself of a virtual environment: .venv looks there too."""
+    own = next((VENV / "lib").glob("python3.*/site-packages"))
+    (own / "parent.pth").write_text(f"{folder}\n")
 
 
 def install(own_torch: bool) -> None:
@@ -84,4 +97,6 @@ if __name__ == "__main__":
         sys.exit(main())
     except subprocess.CalledProcessError as error:
         print(f"installation failed: {' '.join(map(str, error.cmd))}", file=sys.stderr)
+        if "ensurepip" in map(str, error.cmd):
+            print("Debian and Ubuntu: apt install python3-venv, then again.", file=sys.stderr)
         sys.exit(1)

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from core.artifact.container import Artifact, read
 from core.artifact.ledger import CAP_BYTES
 from core.data.documents import read_documents
 from core.data.export import tokenize
@@ -64,14 +65,14 @@ def run(args: argparse.Namespace) -> int:
     watch.seconds |= finished.phases_s
     scores = {backend: {"val_bpb": finished.after.val_bpb, "tokens": finished.after.tokens}}
     if twin := other(backend):
-        with watch.phase("score again", f"Scoring the same file with {twin}."):
+        with watch.phase(f"score by {twin}", f"Scoring the same file with {twin}."):
             scores[twin] = score_artifact(
                 run_folder.model_path.read_bytes(), recipe.data, recipe.score, twin, "fp32"
             )
     report(finished, scores, watch)
-    note("The packed model writes:")
-    write_lines(run_folder.model_path.read_bytes(), tokenizer, backend)
-    note(f"\nAll of it is in {run_folder.path}. Next, for one:")
+    print("The packed model writes:")
+    write_lines(read(run_folder.model_path.read_bytes()), tokenizer, backend)
+    note(f"\nAll of it is in {run_folder.path}. Next, for example:")
     note(f"  golf generate {run_folder.model_path} --tokenizer {recipe.data.tokenizer}")
     return 0 if finished.ledger.fits else 1
 
@@ -89,7 +90,8 @@ def prepare(
     folder: Path, recipe: Recipe, text: list[Path] | None, watch: Stopwatch
 ) -> tuple[Recipe, SentencePieceTokenizer]:
     """Tokenizer and shards in `folder`; the recipe that points at them."""
-    with watch.phase("text", "Gathering English text from this Python installation."):
+    source = "your files" if text else "this Python installation"
+    with watch.phase("text", f"Gathering English text from {source}."):
         texts = list(read_documents(text)) if text else english.documents()
     model = folder / "demo.model"
     with watch.phase("tokenizer", f"Training a tokenizer on {len(texts)} documents."):
@@ -112,7 +114,7 @@ def report(finished: Finished, scores: dict[str, Any], watch: Stopwatch) -> None
     table.add_row("difference", difference, "")
     table.add_row("before packing", f"{finished.before.val_bpb:.8f}", "")
     console.print(table)
-    table = Table("bytes", "", title="the ledger")
+    table = Table("part", "bytes", title="the ledger")
     for part, size in finished.ledger.rows:
         table.add_row(part, f"{size:,}")
     table.add_row("artifact (code + model)", f"{finished.ledger.artifact_bytes:,}")
@@ -124,7 +126,7 @@ def report(finished: Finished, scores: dict[str, Any], watch: Stopwatch) -> None
     console.print(table)
 
 
-def write_lines(model: bytes, tokenizer: SentencePieceTokenizer, backend: str) -> None:
+def write_lines(model: Artifact, tokenizer: SentencePieceTokenizer, backend: str) -> None:
     next_logits, seq_len = open_model(model, tokenizer, backend)
     for prompt in PROMPTS:
         text = continuation(

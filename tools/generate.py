@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.arch.noise import stream_of, uniform
-from core.artifact.container import read, weights
+from core.artifact.container import Artifact, weights
 from core.data.tokenizer import SentencePieceTokenizer, open_tokenizer
 from core.score.scoring import require_vocabulary
+from tools.artifact import open_artifact
 from tools.backends import add_backend, choose, load
+from tools.say import UsageError
 
 NextLogits = Callable[[NDArray[np.int32]], NDArray[np.float32]]
 
@@ -22,16 +24,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artifact", type=Path, help="a model.bin")
     parser.add_argument("--tokenizer", required=True, help="the SentencePiece model")
     parser.add_argument("--prompt", default="", help="text to continue (default: a new document)")
-    parser.add_argument("--tokens", type=int, default=100, help="how many to sample at most")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--tokens", type=int, default=100, help="sample at most so many (default 100)"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=0.8, help="0: always the likeliest (default 0.8)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
     add_backend(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     tokenizer = open_tokenizer(args.tokenizer)
-    next_logits, seq_len = open_model(args.artifact.read_bytes(), tokenizer, choose(args.backend))
+    if args.tokens < 1 or args.temperature < 0:
+        raise UsageError(
+            f"--tokens {args.tokens} must be at least 1, "
+            f"--temperature {args.temperature} at least 0"
+        )
+    artifact = open_artifact(args.artifact)
+    next_logits, seq_len = open_model(artifact, tokenizer, choose(args.backend))
     print(
         continuation(
             next_logits,
@@ -47,10 +59,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def open_model(
-    data: bytes, tokenizer: SentencePieceTokenizer, backend: str
+    artifact: Artifact, tokenizer: SentencePieceTokenizer, backend: str
 ) -> tuple[NextLogits, int]:
     """The artifact's model in fp32, and its context length."""
-    artifact = read(data)
     if artifact.spec is None:
         raise ValueError("the artifact names no ModelSpec, so there is no model to run")
     require_vocabulary(tokenizer, artifact.spec.vocab_size)

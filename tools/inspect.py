@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from core.artifact.container import inspect
+from tools.artifact import artifact_bytes, open_artifact
 from tools.say import print_fields, print_json
 
 
@@ -16,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    fields = inspect(args.artifact.read_bytes())
+    open_artifact(args.artifact)
+    fields = inspect(artifact_bytes(args.artifact))
     if args.json:
         print_json(fields)
         return 0

@@ -6,11 +6,24 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from tools import data, demo, generate, inspect, pack, plan, score, tokenizer, train
+from tools import (
+    bench,
+    data,
+    demo,
+    doctor,
+    generate,
+    inspect,
+    pack,
+    plan,
+    score,
+    tokenizer,
+    train,
+)
 from tools.say import UsageError, complain
 
 VERBS: dict[str, ModuleType] = {
@@ -23,6 +36,8 @@ VERBS: dict[str, ModuleType] = {
     "plan": plan,
     "data": data,
     "tokenizer": tokenizer,
+    "doctor": doctor,
+    "bench": bench,
 }
 
 
@@ -47,17 +62,30 @@ def parser() -> argparse.ArgumentParser:
 
 def guarded(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     """Parse and run; an error becomes a sentence, unless --debug."""
-    args = top.parse_args(arguments)
+    args = parsed(top, arguments)
     try:
         code: int = args.run(args)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # as by `| head`: whoever read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError, ImportError) as error:
         if args.debug:
             raise
         complain(str(error))
         return 2 if isinstance(error, UsageError) else 1
     return code
+
+
+def parsed(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Words of a recipe may stand before, between and behind options."""
+    args, rest = top.parse_known_args(arguments)
+    if unknown := [word for word in rest if word.startswith("-") or not hasattr(args, "words")]:
+        top.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        args.words = [*args.words, *rest]
+    return args
 
 
 if __name__ == "__main__":

@@ -21,7 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "changes", nargs="*", metavar="quant.field=value", help="changes to the quant section"
     )
-    parser.add_argument("--out", type=Path, help="where to write (default: RUN/model.bin)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="where to write (default: RUN/model.bin, or RUN/repacked.bin with changes)",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.set_defaults(run=run)
 
@@ -36,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
     clock = BudgetClock(time.perf_counter)
     artifact, model = pack(load_weights(args.run_folder), recipe, clock)
     counts = ledger(model, unbundled_code_bytes(ROOT))
-    (args.out or args.run_folder / "model.bin").write_bytes(model)
+    default = args.run_folder / ("repacked.bin" if args.changes else "model.bin")
+    (args.out or default).write_bytes(model)
     fields = {
         "identity": identity(artifact),
         "model_bytes": counts.model_bytes,

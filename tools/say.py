@@ -26,8 +26,28 @@ def print_json(fields: Mapping[str, Any]) -> None:
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
-    """Aligned `name value` lines on stdout; whole numbers with thousands separators."""
-    width = max(len(name) for name in fields)
+    """Aligned `name value` lines on stdout; what holds others is told field by field."""
+    flat = _flat(fields)
+    width = max(len(name) for name in flat)
+    for name, value in flat.items():
+        print(f"{name:<{width}}  {_shown(name, value)}".rstrip())
+
+
+def _flat(fields: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for name, value in fields.items():
-        shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
-        print(f"{name:<{width}}  {shown}")
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{before}{name}.")
+        else:
+            found[before + name] = value
+    return found
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None or value == [] or value == {}:
+        return "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:.8f}" if "bpb" in name or "loss" in name else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -12,6 +12,7 @@ from rich.text import Text
 from core.artifact.ledger import CAP_BYTES
 from core.train.events import log_line
 from core.train.recipe import Recipe
+from tools.say import note
 
 
 class Terminal:
@@ -39,6 +40,8 @@ class Terminal:
     def __call__(self, kind: str, **fields: Any) -> None:
         if "val_bpb" in fields:
             self.val_bpb = fields["val_bpb"]
+        if kind in ("stop", "stopping_early") and self.quiet:
+            note("Scoring, packing, and scoring the packed file.")
         line = log_line(kind, fields)
         if line is not None and not self.quiet:
             print(line, flush=True)
@@ -47,11 +50,10 @@ class Terminal:
 
     def status(self, step: dict[str, Any]) -> str:
         """val BPB, bytes left under the cap, seconds left, tokens per second."""
-        bpb = "-" if self.val_bpb is None else f"{self.val_bpb:.4f}"
+        bpb = "" if self.val_bpb is None else f"val BPB {self.val_bpb:.4f}  "
         return (
-            f"{step['progress']:4.0%}  step {step['step']}  val BPB {bpb}  "
-            f"train loss {step['train_loss']:.3f}  "
-            f"bytes left ~{CAP_BYTES - self.planned_bytes:,} of {CAP_BYTES:,}  "
+            f"{step['progress']:4.0%}  step {step['step']}  {bpb}"
+            f"{CAP_BYTES - self.planned_bytes:,} of {CAP_BYTES:,} bytes left  "
             f"{self.seconds_left(step):.0f} s left  {step['tokens_per_s']:,.0f} tokens/s"
         )
 

@@ -1,54 +1,97 @@
-"""Train a recipe, pack it and score the packed file; everything lands in runs/<run_id>/."""
+"""Train a recipe, pack it and score the packed file; everything lands in runs/<run_id>/.
+
+The variables of the reference scripts work too (NUM_LAYERS=4 ITERATIONS=200 ...): above the recipe,
+below --scale and the words of the command line.
+"""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.artifact.ledger import unbundled_code_bytes
+from core.score.subsets import choose_subset
 from core.train.finish import Finished
+from core.train.keeper import Keeper, Stopped
 from core.train.recipe import Recipe, recipe_hash
 from core.train.run_folder import RunFolder
 from tools.backends import add_backend, choose, load
-from tools.plan import planned_artifact_bytes
-from tools.recipes import add_recipe, read_recipe
+from tools.costs import planned_artifact_bytes
+from tools.environment import Change, leads, variables
+from tools.recipes import DEFAULTS, add_recipe, add_size, mac_memory_bytes, settle
+from tools.resume import (
+    add_checkpoints,
+    keeper_of,
+    stopping_on_signals,
+    tell_stopped,
+    unfinished,
+)
+from tools.say import note
 from tools.terminal import Terminal
 
 ROOT = Path(__file__).resolve().parents[1]
-DEFAULTS = {"torch": "baseline", "mlx": "small"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_recipe(parser, DEFAULTS["torch"])
+    add_recipe(parser, f"with torch {DEFAULTS['torch']}, with MLX {DEFAULTS['mlx']}")
+    add_size(parser)
     add_backend(parser)
     add_places(parser)
+    add_checkpoints(parser)
     parser.set_defaults(run=run)
 
 
 def add_places(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runs", default="runs", help="folder of runs (default: runs)")
-    parser.add_argument("--run-id", help="name of this run (default: recipe, hash and engine)")
+    parser.add_argument("--runs", help="folder of runs (default: OUT_DIR, else runs)")
+    parser.add_argument(
+        "--run-id", help="name of this run (default: RUN_ID, else recipe, hash and engine)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    recipe = read_recipe(args.words, args.default_recipe)
-    backend = choose(args.backend)
-    stem = f"{recipe.name}-{recipe_hash(recipe)[:8]}-{backend}"
-    run_id = args.run_id or free_run_id(Path(args.runs), stem)
-    finished = train(recipe, backend, RunFolder(args.runs, run_id))
+    backend, environ = choose(args.backend), variables()
+    settled = settle(
+        args.words,
+        backend,
+        environ,
+        scale=args.scale,
+        full=args.full,
+        memory_bytes=mac_memory_bytes(),
+    )
+    if leads(environ):
+        for sentence in settled.notes:
+            note(sentence)
+    recipe, runs = settled.recipe, Path(args.runs or settled.runs or "runs")
+    stem = settled.run_id or f"{recipe.name}-{recipe_hash(recipe)[:8]}-{backend}"
+    going_on = args.run_id or (unfinished(runs, stem) if args.resume else None)
+    folder = RunFolder(runs, going_on or free_run_id(runs, stem))
+    keeper = keeper_of(args, folder, recipe)
+    try:
+        with stopping_on_signals(keeper):
+            finished = train(recipe, backend, folder, origins=settled.origins, keeper=keeper)
+    except Stopped as stopped:
+        return tell_stopped(stopped, folder)
     return 0 if finished is None or finished.ledger.fits else 1
 
 
-def train(recipe: Recipe, backend: str, folder: RunFolder, quiet: bool = False) -> Finished | None:
-    """The whole run; None on a rank that does not write."""
+def train(
+    recipe: Recipe,
+    backend: str,
+    folder: RunFolder,
+    quiet: bool = False,
+    origins: Sequence[Change] = (),
+    keeper: Keeper | None = None,
+) -> Finished | None:
+    """The whole run; None on a rank that does not write. `origins` are logged before it."""
     code_bytes = unbundled_code_bytes(ROOT)
+    keeper = keeper or Keeper(folder, time.perf_counter)
     with Terminal(recipe, planned_artifact_bytes(recipe, code_bytes), quiet) as terminal:
-        journal = Journal(recipe, folder, terminal)
+        journal = Journal(recipe, folder, terminal, origins, goes_on=keeper.snapshot is not None)
         finished: Finished | None = load(backend, "loop").train(
-            recipe, code_bytes, time.perf_counter, journal
+            recipe, code_bytes, time.perf_counter, journal, keeper
         )
     if finished is not None:
         folder.save_weights(finished.weights)
@@ -59,16 +102,63 @@ def train(recipe: Recipe, backend: str, folder: RunFolder, quiet: bool = False) 
 class Journal:
     """Sends each event to the run folder and to the terminal; the first one makes the folder."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, terminal: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        terminal: Callable[..., None],
+        origins: Sequence[Change] = (),
+        goes_on: bool = False,
+    ) -> None:
+        self.goes_on = goes_on
         self.recipe = recipe
         self.folder = folder
-        self.terminal = terminal
+        self.origins = origins
+        self.listeners = (folder.log, terminal, ScoringEta(recipe))
 
     def __call__(self, kind: str, **fields: Any) -> None:
         if kind == "start":
-            self.folder.create(self.recipe)
-        self.folder.log(kind, **fields)
-        self.terminal(kind, **fields)
+            (self.folder.reopen if self.goes_on else self.folder.create)(self.recipe)
+            for change in self.origins:
+                self._send("origin", **change._asdict())
+        self._send(kind, **fields)
+
+    def _send(self, kind: str, **fields: Any) -> None:
+        for listener in self.listeners:
+            listener(kind, **fields)
+
+
+class ScoringEta:
+    """Says early how long scoring will take, from the speed of the first steps.
+
+    A forward pass costs a third of a step's FLOPs; one rank scores, before and after packing.
+    """
+
+    TOLD_FROM_S = 60.0
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.targets = 0
+        self.ranks = 1
+
+    def __call__(self, kind: str, **fields: Any) -> None:
+        if kind == "start":
+            score, tokens = self.recipe.score, fields["val_tokens"]
+            subset = choose_subset(
+                score.subset, score.limit_tokens, tokens, self.recipe.arch.seq_len
+            )
+            self.targets = tokens - 1 if subset is None else subset.targets
+            self.ranks = fields["world_size"]
+        if kind == "step" and fields["step"] == min(10, fields["steps"]):
+            seconds = self.seconds(fields["tokens_per_s"])
+            if seconds >= self.TOLD_FROM_S:
+                note(
+                    f"scoring {self.targets:,} targets before and after packing will take about "
+                    f"{seconds / 60:.0f} min (estimated at three times the training's speed)"
+                )
+
+    def seconds(self, tokens_per_s: float) -> float:
+        return 2 * self.targets * self.ranks / (3 * tokens_per_s)
 
 
 def free_run_id(runs: Path, stem: str) -> str:
@@ -82,10 +172,12 @@ def script(backend: str) -> int:
     from tools.main import guarded
 
     parser = argparse.ArgumentParser(
-        prog=f"train_{backend}.py", description=f"{__doc__} On {backend}."
+        prog=f"train_{backend}.py", description=f"{__doc__}Here on {backend}."
     )
     add_recipe(parser, DEFAULTS[backend])
+    add_size(parser)
     add_places(parser)
+    add_checkpoints(parser)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.set_defaults(run=run, backend=backend)
     return guarded(parser, None)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from core.arch.fields import from_plain, to_plain
+from core.arch.params import param_table
 from core.arch.spec import ModelSpec
 from core.artifact.codecs import codec_name, decode, smallest
 from core.artifact.quant import MAX_RANK
@@ -22,7 +23,10 @@ CRC = struct.Struct("<I")
 MAX_HEADER_BYTES = 4_000_000
 MAX_RAW_BYTES = 4_000_000_000
 MAX_TENSORS = 65_536
-MAX_SEQ_LEN = 1 << 20  # rotary tables are made from it before any weight is looked at
+MAX_RATIO = 100  # of raw to packed bytes, for files that unpack to more than FREE_BYTES
+FREE_BYTES = 256_000_000
+MAX_SIZE = 1 << 24  # of any dimension of a model
+MAX_ROTARY = 1 << 26  # seq_len x head_dim: tables made before any weight is looked at
 
 _FIELDS = ("format_version", "model_spec", "solver", "streams", "tensors")
 
@@ -94,6 +98,8 @@ def unpack_header(data: bytes) -> Header:
     rows, places = tuple(row for row, _ in table), tuple(places for _, places in table)
     _check_names(rows, whole["solver"])
     _check_lengths(rows, places, streams, len(data) - end)
+    if spec is not None:
+        _check_table(rows, spec)
     for entry in whole["tensors"]:
         del entry["streams"]
     del whole["streams"]
@@ -157,10 +163,22 @@ def _spec(fields: object, num_tensors: int) -> ModelSpec | None:
         spec = from_plain(ModelSpec, fields, "model_spec")
     except ValueError as error:
         raise ValueError(f"artifact: {error}; was it written by a newer version?") from error
-    layers, seq_len = spec.num_layers, spec.seq_len
+    layers = spec.num_layers
     need(layers <= num_tensors, f"{layers} layers but {num_tensors} tensors")
-    need(seq_len <= MAX_SEQ_LEN, f"seq_len {seq_len} exceeds {MAX_SEQ_LEN}")
+    for name in ("model_dim", "mlp_dim", "seq_len"):
+        size = getattr(spec, name)
+        need(size <= MAX_SIZE, f"{name} {str(size)[:20]} exceeds {MAX_SIZE}")
+    rotary = spec.seq_len * spec.head_dim
+    need(rotary <= MAX_ROTARY, f"seq_len x head_dim {rotary} exceeds {MAX_ROTARY}")
     return spec
+
+
+def _check_table(rows: tuple[Row, ...], spec: ModelSpec) -> None:
+    """Names and shapes are those of the spec's parameter table: known before anything unpacks."""
+    stated = {row.name: row.shape for row in rows}
+    wanted = {param.name: param.shape for param in param_table(spec)}
+    wrong = sorted(set(stated.items()) ^ set(wanted.items()))
+    need(not wrong, f"its tensors do not fit its model_spec, first {str(wrong[:1])[:80]}")
 
 
 def _check_names(rows: tuple[Row, ...], solver: object) -> None:
@@ -183,7 +201,8 @@ def _check_lengths(
     need(packed <= body_bytes, f"truncated: its streams have {packed} bytes, found {body_bytes}")
     need(packed == body_bytes, f"{body_bytes - packed} bytes follow its last stream")
     total = sum(stream.raw_bytes for stream in streams)
-    need(total <= MAX_RAW_BYTES, f"{total} bytes of weights exceed {MAX_RAW_BYTES}")
+    most = min(MAX_RAW_BYTES, max(FREE_BYTES, MAX_RATIO * packed))
+    need(total <= most, f"{packed} bytes that state {total} of weights, more than {most}")
     needed = [0] * len(streams)
     for row, at in zip(rows, places, strict=True):
         for part, index in zip(row.parts(), at, strict=True):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from core.score.windows import Window
 
 Ints = NDArray[np.int64]
 
@@ -19,6 +23,7 @@ class Scored:
     tokens: int
     bytes: int  # of the decoded text, by the reference tables
     bytes_raw: int | None  # of the original documents, where a sidecar tells
+    interval: tuple[float, float] | None = None  # of a subset: where the full split's BPB may lie
 
     @property
     def val_loss(self) -> float:
@@ -43,13 +48,28 @@ def bits_per_byte(nats: float, num_bytes: int) -> float:
 
 
 class Tally:
-    """Adds up windows. Row sums are float64 and added in the order of the calls."""
+    """Adds up windows. Row sums are float64 and added in the order of the calls.
 
-    def __init__(self, num_tokens: int, has_raw: bool) -> None:
+    `chosen`: the windows of a subset, whose sums are kept one by one; None: all tokens but the
+    first are targets.
+    """
+
+    def __init__(
+        self, num_tokens: int, has_raw: bool, chosen: Sequence[Window] | None = None
+    ) -> None:
+        self.windows = 0  # added so far
+        self.targets = 0
+        self.window_sums: list[tuple[float, int]] = []  # nats and bytes of each, of a subset
+        self._chosen = chosen
         self._seen = np.zeros(num_tokens, np.uint8)  # times each position was a target
         self._nats = 0.0
         self._bytes = 0
         self._bytes_raw = 0 if has_raw else None
+
+    @property
+    def val_bpb(self) -> float | None:
+        """Bits per byte of what is added so far."""
+        return bits_per_byte(self._nats, self._bytes) if self._bytes else None
 
     def add(self, first: int, nats: NDArray[np.float32], counts: Ints, raw: Ints | None) -> None:
         """Targets at `first`, first+1, ...: their nats, reference bytes and original bytes."""
@@ -57,21 +77,96 @@ class Tally:
             where = first + int(np.flatnonzero(~np.isfinite(nats))[0])
             raise ValueError(f"the loss of target {where} is not finite: nothing can be scored")
         self._seen[first : first + len(nats)] += 1
-        self._nats += float(nats.astype(np.float64).sum())
-        self._bytes += int(counts.sum())
+        sums = float(nats.astype(np.float64).sum()), int(counts.sum())
+        self._nats += sums[0]
+        self._bytes += sums[1]
         if self._bytes_raw is not None:
             assert raw is not None
             self._bytes_raw += int(raw.sum())
+        if self._chosen is not None:
+            self.window_sums.append(sums)
+        self.windows += 1
+        self.targets += len(nats)
 
     def result(self) -> Scored:
-        """The score, if every target (all tokens but the first) was scored exactly once."""
-        wrong = np.flatnonzero(self._seen[1:] != 1)
-        if len(wrong) or self._seen[0]:
-            at = 0 if self._seen[0] else int(wrong[0]) + 1
-            raise AssertionError(f"target {at} was scored {self._seen[at]} times")
+        """The score, if every target was scored exactly once and nothing else was."""
+        wanted = self._wanted()
+        wrong = np.flatnonzero(self._seen != wanted)
+        if len(wrong):
+            at = int(wrong[0])
+            raise AssertionError(
+                f"target {at} was scored {self._seen[at]} times, expected {wanted[at]}"
+            )
         return Scored(
             nats=self._nats,
-            tokens=len(self._seen) - 1,
+            tokens=self.targets,
             bytes=self._bytes,
             bytes_raw=self._bytes_raw,
         )
+
+    def to_state(self) -> tuple[dict[str, Any], bytes]:
+        """Everything added so far: numbers that JSON keeps to the bit, and the counter's bytes."""
+        numbers = {
+            "windows": self.windows,
+            "targets": self.targets,
+            "nats": self._nats,
+            "bytes": self._bytes,
+            "bytes_raw": self._bytes_raw,
+            "window_sums": [list(sums) for sums in self.window_sums],
+        }
+        return numbers, self._seen.tobytes()
+
+    def from_state(self, numbers: dict[str, Any], counter: bytes) -> Tally:
+        """Go on from there; ValueError unless the state is one that this tally could be in."""
+        seen = np.frombuffer(counter, np.uint8)
+        self._check(numbers, seen)
+        self.windows, self.targets = numbers["windows"], numbers["targets"]
+        self.window_sums = [(nats, count) for nats, count in numbers["window_sums"]]
+        self._nats, self._bytes = numbers["nats"], numbers["bytes"]
+        self._bytes_raw = numbers["bytes_raw"]
+        self._seen = seen.copy()
+        return self
+
+    def _check(self, numbers: dict[str, Any], seen: NDArray[np.uint8]) -> None:
+        fields, has_raw = self.to_state()[0].keys(), self._bytes_raw is not None
+        _need(numbers.keys() == fields, f"fields {sorted(numbers)}, expected {sorted(fields)}")
+        for name in ("windows", "targets", "bytes", *(["bytes_raw"] if has_raw else [])):
+            _need(_is_count(numbers[name]), f"{name} {numbers[name]!r}, expected a count")
+        _need(_is_sum(numbers["nats"]), f"nats {numbers['nats']!r}, expected a finite sum")
+        _need(has_raw or numbers["bytes_raw"] is None, "original bytes, but there is no sidecar")
+        expected = numbers["windows"] if self._chosen is not None else 0
+        _need(_are_sums(numbers["window_sums"], expected), f"not the sums of {expected} windows")
+        size, most = len(self._seen), int(seen.max(initial=0))
+        _need(len(seen) == size, f"{len(seen)} counters, expected {size}")
+        _need(most <= 1, f"a target scored {most} times, expected once")
+        counted, said = int(seen.sum(dtype=np.int64)), numbers["targets"]
+        _need(counted == said, f"{counted} targets counted, {said} said")
+
+    def _wanted(self) -> NDArray[np.uint8]:
+        """How often each position must have been a target."""
+        wanted = np.full(len(self._seen), self._chosen is None, np.uint8)
+        wanted[0] = 0
+        for window in self._chosen or ():
+            wanted[window.start + 1 : window.start + window.count + 1] = 1
+        return wanted
+
+
+def _need(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(f"a saved tally with {message}")
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_sum(value: object) -> bool:
+    return type(value) is float and math.isfinite(value)
+
+
+def _are_sums(values: object, expected: int) -> bool:
+    """Whether these are (nats, bytes) of so many windows."""
+    if not isinstance(values, list) or len(values) != expected:
+        return False
+    pairs = (v for v in values if isinstance(v, list) and len(v) == 2)
+    return sum(_is_sum(nats) and _is_count(count) for nats, count in pairs) == expected

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.data.batches import Data
 from core.data.export import check_manifest, read_manifest
-from core.data.shards import TokenStream, open_sidecar, open_split
+from core.data.shards import (
+    TokenStream,
+    check_tokens,
+    open_sidecar,
+    open_split,
+    sidecar_files,
+    split_files,
+)
 from core.data.token_bytes import ByteTable, byte_table, check_decoding, check_table
 from core.data.tokenizer import SentencePieceTokenizer, open_tokenizer
 from core.score.bpb import Ints, Scored, Tally
-from core.score.windows import Rows, Window, batches, chunked, fill
+from core.score.interval import bpb_interval
+from core.score.subsets import Subset, SubsetName, choose_subset, windows_of
+from core.score.windows import Rows, Window, batches, fill
 
 NatsOf = Callable[[Rows, Rows], NDArray[np.float32]]  # (B, T) inputs, targets -> (B, T) nats
 
@@ -26,7 +37,8 @@ class Score:
 
     batch: int = 64  # windows a forward pass
     val_every_steps: int = 1000  # 0: only at the end
-    limit_tokens: int = 0  # score only the first so many targets, labelled a subset; 0: all
+    subset: SubsetName = "full"  # or a fixed part of the split, labelled wherever its score is
+    limit_tokens: int = 0  # another subset: only the first so many targets; 0: all
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -34,6 +46,11 @@ class Score:
         for name in ("val_every_steps", "limit_tokens"):
             if getattr(self, name) < 0:
                 raise ValueError(f"score.{name} {getattr(self, name)} must not be negative")
+        if self.limit_tokens and self.subset != "full":
+            raise ValueError(
+                f"score.subset {self.subset} and score.limit_tokens {self.limit_tokens} are two "
+                "subsets, expected one; set score.limit_tokens=0 or score.subset=full"
+            )
 
 
 @dataclass(frozen=True)
@@ -43,29 +60,92 @@ class Validation:
     stream: TokenStream
     sidecar: TokenStream | None  # original bytes of each token
     table: ByteTable
-    subset: dict[str, int] | None  # None: the whole split
+    subset: Subset | None  # None: the whole split
+
+    @property
+    def of_targets(self) -> int:
+        """Targets of the whole split."""
+        return len(self.stream) - 1
+
+    def windows(self, seq_len: int) -> list[Window]:
+        """What is scored, in order."""
+        return windows_of(self.subset, len(self.stream), seq_len)
 
 
-def open_validation(data: Data, vocab_size: int, limit_tokens: int = 0) -> Validation:
-    """Open the split and refuse a byte count that the tokenizer's own decoding contradicts."""
+def open_validation(
+    data: Data,
+    vocab_size: int,
+    limit_tokens: int = 0,
+    subset: SubsetName = "full",
+    seq_len: int = 0,
+) -> Validation:
+    """Open the split and refuse a byte count that the tokenizer's own decoding contradicts.
+
+    A subset that is spread depends on seq_len, of which its windows are.
+    """
     folder, tokenizer = Path(data.path), open_tokenizer(data.tokenizer)
     require_vocabulary(tokenizer, vocab_size)
     manifest = read_manifest(folder)
     if manifest is not None:
         check_manifest(manifest, tokenizer)
+        check_files(manifest, folder)
     stream, sidecar = open_split(folder, "val"), open_sidecar(folder)
     if sidecar is not None and len(sidecar) != len(stream):
         raise ValueError(
             f"{folder}: the sidecar holds {len(sidecar)} counts for {len(stream)} tokens"
         )
-    subset = None
-    if 0 < limit_tokens < len(stream) - 1:
-        subset = {"first_targets": limit_tokens, "of_targets": len(stream) - 1}
+    if subset.startswith("spread") and seq_len < 1:
+        raise ValueError(f"score.subset {subset} needs a seq_len of at least 1, found {seq_len}")
+    chosen = choose_subset(subset, limit_tokens, len(stream), seq_len)
     table = byte_table(tokenizer)
     check_table(table, tokenizer, sidecar=sidecar is not None)
-    read = stream if subset is None else TokenStream([stream.slice(0, limit_tokens + 1)])
-    check_decoding(table, tokenizer, read)
-    return Validation(stream, sidecar, table, subset)
+    validation = Validation(stream, sidecar, table, chosen)
+    check_decoding(table, tokenizer, read_tokens(validation, tokenizer, seq_len))
+    return validation
+
+
+def read_tokens(
+    validation: Validation, tokenizer: SentencePieceTokenizer, seq_len: int
+) -> TokenStream:
+    """The tokens that scoring reads, for the check of their bytes.
+
+    The stretches of a spread are joined; where one begins or ends inside a character, spelled in
+    byte pieces, those pieces are left out.
+    """
+    stream, subset = validation.stream, validation.subset
+    if subset is None:
+        return stream
+    if not subset.spread:
+        return TokenStream([stream.slice(0, subset.targets + 1)])
+    is_byte = np.array([piece.kind == "byte" for piece in tokenizer.pieces()])
+    parts = []
+    for window in validation.windows(seq_len):
+        tokens = stream.slice(window.start, window.start + window.count + 1)
+        check_tokens(tokens, tokenizer.vocab_size)
+        text = np.flatnonzero(~is_byte[tokens])
+        parts.append(tokens[text[0] : text[-1] + 1] if text.size else tokens[:0])
+    return TokenStream([np.concatenate(parts)])
+
+
+def check_files(manifest: dict[str, Any], folder: Path) -> None:
+    """Raise ValueError unless the split's files are those of the manifest, byte for byte."""
+    listed = manifest.get("files")
+    if not isinstance(listed, dict):
+        raise ValueError(
+            f"{folder}: its manifest lists no files; make it with `golf data tokenize`"
+        )
+    found = {path.name: path for path in [*split_files(folder, "val"), *sidecar_files(folder)]}
+    wanted = {name: sha for name, sha in listed.items() if name.startswith("fineweb_val_")}
+    for name in sorted(found.keys() ^ wanted.keys()):
+        state = "is not in the manifest" if name in found else "is missing"
+        raise ValueError(f"{folder}: {name} {state}; the split is not the one that was exported")
+    for name, path in found.items():
+        with path.open("rb") as file:
+            sha = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha != wanted[name]:
+            raise ValueError(
+                f"{path} has been changed: sha256 {sha[:12]}, expected {wanted[name][:12]}"
+            )
 
 
 def require_vocabulary(tokenizer: SentencePieceTokenizer, vocab_size: int) -> None:
@@ -76,9 +156,10 @@ def require_vocabulary(tokenizer: SentencePieceTokenizer, vocab_size: int) -> No
         )
 
 
-def scored_tokens(stream: TokenStream, subset: dict[str, int] | None) -> int:
-    """How many tokens scoring reads: all, or a subset's targets and the one before them."""
-    return len(stream) if subset is None else subset["first_targets"] + 1
+def open_tally(validation: Validation, seq_len: int) -> Tally:
+    """Nothing added up yet."""
+    chosen = None if validation.subset is None else validation.windows(seq_len)
+    return Tally(len(validation.stream), validation.sidecar is not None, chosen)
 
 
 def score(
@@ -86,22 +167,66 @@ def score(
     validation: Validation,
     seq_len: int,
     batch: int,
-    progress: Callable[[int, int], None] | None = None,
+    after: Callable[[Tally], None] | None = None,
+    tally: Tally | None = None,
 ) -> Scored:
-    """Score every target once over non-overlapping windows of seq_len; progress(done, of)."""
-    num_tokens = scored_tokens(validation.stream, validation.subset)
-    tally = Tally(num_tokens, validation.sidecar is not None)
-    done = 0
-    for group in batches(chunked(num_tokens, seq_len), batch):
+    """Score every target once over non-overlapping windows of seq_len.
+
+    `after` is called behind each batch. `tally` is where an earlier scoring stopped, behind one
+    of its batches: the same batches follow, and the same sums in the same order.
+    """
+    windows = validation.windows(seq_len)
+    tally = open_tally(validation, seq_len) if tally is None else tally
+    _check_place(tally, windows, batch)
+    for group in batches(windows[tally.windows :], batch):
         x, y = fill(validation.stream, group, batch, seq_len)
         nats = nats_of(x, y)
         for row, window in enumerate(group):
             counts, raw = _bytes(validation, window)
             tally.add(window.start + 1, nats[row, : window.count], counts, raw)
-            done += window.count
-        if progress is not None:
-            progress(done, num_tokens - 1)
-    return tally.result()
+        if after is not None:
+            after(tally)
+    return _with_interval(tally, validation)
+
+
+def subset_fields(scored: Scored, validation: Validation) -> dict[str, Any] | None:
+    """The label of a score that is not of the whole split; None for one that is.
+
+    The interval is 95 %, for val_bpb of the whole split.
+    """
+    subset = validation.subset
+    if subset is None:
+        return None
+    low, high = scored.interval or (None, None)
+    return {
+        "name": subset.name,
+        "targets": scored.tokens,
+        "of_targets": validation.of_targets,
+        "val_bpb_low": low,
+        "val_bpb_high": high,
+        **({} if subset.spread else {"first_targets": scored.tokens}),
+    }
+
+
+def _check_place(tally: Tally, windows: list[Window], batch: int) -> None:
+    """Raise ValueError unless the tally ends behind a batch of these windows."""
+    done = sum(window.count for window in windows[: tally.windows])
+    whole = tally.windows % batch == 0 or tally.windows == len(windows)
+    if tally.windows > len(windows) or done != tally.targets or not whole:
+        raise ValueError(
+            f"a tally of {tally.windows} windows and {tally.targets} targets does not end behind "
+            f"a batch of {batch} of these {len(windows)} windows; score from the start"
+        )
+
+
+def _with_interval(tally: Tally, validation: Validation) -> Scored:
+    """The result; of a subset with the interval of the whole split."""
+    scored, subset = tally.result(), validation.subset
+    if subset is None:
+        return scored
+    sampled_frac = scored.tokens / validation.of_targets
+    interval = bpb_interval(tally.window_sums, sampled_frac, subset.spread)
+    return replace(scored, interval=interval)
 
 
 def _bytes(validation: Validation, window: Window) -> tuple[Ints, Ints | None]:

@@ -18,7 +18,10 @@ class Corpus:
 
 def open_corpus(recipe: Recipe) -> Corpus:
     """Open both splits; what could not be scored at the end is refused here."""
-    validation = open_validation(recipe.data, recipe.arch.vocab_size, recipe.score.limit_tokens)
+    arch, part = recipe.arch, recipe.score
+    validation = open_validation(
+        recipe.data, arch.vocab_size, part.limit_tokens, part.subset, arch.seq_len
+    )
     train = open_split(Path(recipe.data.path), "train")
     if len(train) < recipe.arch.seq_len + 1:
         raise ValueError(

@@ -14,7 +14,7 @@ from core.arch.params import num_params
 from core.artifact.container import Artifact, identity
 from core.artifact.ledger import CAP_BYTES, Ledger
 from core.score.bpb import Scored
-from core.score.scoring import Validation
+from core.score.scoring import Validation, subset_fields
 from core.train.corpus import Corpus
 from core.train.recipe import Recipe, recipe_hash
 from core.train.schedules import Knobs
@@ -22,6 +22,7 @@ from core.train.schedules import Knobs
 Events = Callable[..., None]  # events(kind, **fields)
 
 LINES: dict[str, str] = {
+    "origin": "set {field}={value} from {origin}",
     "start": (
         "recipe:{recipe} hash:{hash} seed:{seed} backend:{backend} device:{device} "
         "precision:{precision} attention:{attention}\n"
@@ -35,6 +36,12 @@ LINES: dict[str, str] = {
         "step_avg:{step_avg_ms:.2f}ms progress:{progress:.6f} lr_mul:{lr_mul:.4f} "
         "tok_s:{tokens_per_s:.0f}"
     ),
+    "bad_step": (
+        "bad_step:{step}/{steps} loss or gradient not finite, not applied; "
+        "rows {first_row} to {last_row} of the training data ({in_a_row} in a row)"
+    ),
+    "resumed": "resumed: step:{step}/{steps} train_time:{train_ms:.0f}ms",
+    "saved": "saved: step:{step}/{steps} train_time:{train_ms:.0f}ms{why}",
     "val": (
         "step:{step}/{steps} val_loss:{val_loss:.4f} val_bpb:{val_bpb:.4f} "
         "train_time:{train_ms:.0f}ms step_avg:{step_avg_ms:.2f}ms "
@@ -110,6 +117,27 @@ def log_step(
     )
 
 
+def log_bad_step(events: Events, recipe: Recipe, step: int, in_a_row: int) -> None:
+    """A step that was not applied, and which rows of seq_len tokens it was made of."""
+    rows = recipe.data.train_batch_tokens // recipe.arch.seq_len
+    events(
+        "bad_step",
+        step=step,
+        steps=recipe.schedule.steps,
+        first_row=(step - 1) * rows,
+        last_row=step * rows - 1,
+        in_a_row=in_a_row,
+    )
+
+
+def log_resumed(events: Events, recipe: Recipe, step: int, elapsed_s: float) -> None:
+    events("resumed", **_where(recipe, step, elapsed_s))
+
+
+def log_saved(events: Events, recipe: Recipe, step: int, elapsed_s: float, why: str) -> None:
+    events("saved", **_where(recipe, step, elapsed_s), why=f" ({why})" if why else "")
+
+
 def log_val(
     events: Events,
     recipe: Recipe,
@@ -175,7 +203,7 @@ def score_fields(scored: Scored, validation: Validation) -> dict[str, Any]:
         "tokens": scored.tokens,
         "bytes": scored.bytes,
         "bytes_raw": scored.bytes_raw,
-        "subset": validation.subset,
+        "subset": subset_fields(scored, validation),
     }
 
 

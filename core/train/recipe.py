@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,7 +26,7 @@ class Optim:
     """Muon for the matrices, Adam with a rate of its own for each other rule of the table."""
 
     matrix_lr: float = 0.04
-    embed_lr: float = 0.05  # the reference: 0.05 tied, 0.6 untied
+    embed_lr: float = 0.05  # of tied embeddings; the recipe `untied` has 0.6
     head_lr: float = 0.008
     scalar_lr: float = 0.04
     momentum: float = 0.95
@@ -37,16 +38,20 @@ class Optim:
     beta1: float = 0.9
     beta2: float = 0.95
     adam_eps: float = 1e-8
+    grad_clip_norm: float = 0.0  # of all gradients as one vector; 0: as they are
     ema_decay: float = 0.0  # 0: the weights themselves are what is packed
 
     def __post_init__(self) -> None:
-        for name in ("matrix_lr", "embed_lr", "head_lr", "scalar_lr", "momentum_warmup_steps"):
-            _need(getattr(self, name) >= 0, f"optim.{name}", getattr(self, name), "at least 0")
+        for name in ("matrix_lr", "embed_lr", "head_lr", "scalar_lr", "grad_clip_norm"):
+            fits = 0 <= getattr(self, name) < math.inf
+            _need(fits, f"optim.{name}", getattr(self, name), "at least 0 and finite")
+        steps = self.momentum_warmup_steps
+        _need(steps >= 0, "optim.momentum_warmup_steps", steps, "at least 0")
         for name in ("momentum", "momentum_start", "beta1", "beta2", "ema_decay"):
             inside = 0 <= getattr(self, name) < 1
             _need(inside, f"optim.{name}", getattr(self, name), "in [0, 1)")
         _need(self.ns_steps >= 1, "optim.ns_steps", self.ns_steps, "at least 1")
-        _need(self.adam_eps > 0, "optim.adam_eps", self.adam_eps, "positive")
+        _need(0 < self.adam_eps < math.inf, "optim.adam_eps", self.adam_eps, "positive and finite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,7 @@ class Schedule:
 
     steps: int = 20_000
     budget_s: float = 600.0  # of training; 0: no limit
-    warmup_steps: int = 1  # run to compile, then rolled back; outside the budget
+    warmup_steps: int = 2  # run to compile and to time, then rolled back; outside the budget
     warmdown: float = 1200.0  # the last part of the run, in the unit of the next field
     warmdown_unit: WarmdownUnit = "steps"
     lr_floor: float = 0.0  # the multiplier never falls below this
@@ -63,7 +68,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         _need(self.steps >= 1, "schedule.steps", self.steps, "at least 1")
-        _need(self.budget_s >= 0, "schedule.budget_s", self.budget_s, "at least 0")
+        fits = 0 <= self.budget_s < math.inf
+        _need(fits, "schedule.budget_s", self.budget_s, "at least 0 and finite")
         _need(0 <= self.warmup_steps <= 3, "schedule.warmup_steps", self.warmup_steps, "0 to 3")
         _need(self.warmdown >= 0, "schedule.warmdown", self.warmdown, "at least 0")
         fits = self.warmdown_unit != "frac" or self.warmdown <= 1

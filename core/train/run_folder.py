@@ -1,7 +1,8 @@
 """runs/<run_id>/: the one home of a run's file names.
 
 recipe.json, log.txt (the lines that other people's tools grep), log.jsonl (every event with all its
-fields), weights.safetensors (averaged weights, float32, neutral names), model.bin (the artifact).
+fields), weights.safetensors (averaged weights, float32, neutral names), model.bin (the artifact),
+checkpoint.safetensors (the loop's whole state, while it runs).
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.arch.params import Weights
+from numpy.typing import NDArray
+
+from core.arch.params import Weights, check_weights
+from core.arch.spec import ModelSpec
 from core.train.events import log_line
-from core.train.recipe import Recipe, from_json, to_json
+from core.train.recipe import Recipe, from_json, recipe_hash, to_json
 
 
 class RunFolder:
     """Writes a run's files; nothing is touched before `create`."""
 
     def __init__(self, root: str | Path, run_id: str) -> None:
+        if Path(run_id).name != run_id:
+            raise ValueError(f"run id {run_id!r} must be one plain name, without folders")
         self.path = Path(root) / run_id
 
     def create(self, recipe: Recipe) -> None:
@@ -40,6 +46,21 @@ class RunFolder:
     def model_path(self) -> Path:
         return self.path / "model.bin"
 
+    @property
+    def state_path(self) -> Path:
+        return self.path / "checkpoint.safetensors"
+
+    def reopen(self, recipe: Recipe) -> None:
+        """Go on with an unfinished run of the same recipe."""
+        held = load_recipe(self.path)
+        if recipe_hash(held) != recipe_hash(recipe):
+            raise ValueError(
+                f"{self.path} holds a run of another recipe ({recipe_hash(held)[:8]}, this is "
+                f"{recipe_hash(recipe)[:8]}); resume with its recipe.json or choose another run id"
+            )
+        if self.model_path.exists():
+            raise ValueError(f"{self.path} is finished: it has its {self.model_path.name}")
+
     def save_weights(self, weights: Weights) -> None:
         from safetensors.numpy import save
 
@@ -47,6 +68,12 @@ class RunFolder:
 
     def save_model(self, data: bytes) -> None:
         _write_atomically(self.model_path, data)
+
+    def save_state(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """The loop's flat state; numbers are arrays without a shape."""
+        from safetensors.numpy import save
+
+        _write_atomically(self.state_path, save(dict(sorted(arrays.items()))))
 
     def log(self, kind: str, **fields: Any) -> None:
         """One event: all of it to log.jsonl, and its line to log.txt when it is due."""
@@ -67,14 +94,29 @@ def load_recipe(folder: Path) -> Recipe:
 
 def load_weights(folder: Path) -> Weights:
     """weights.safetensors of a run, as float32 arrays; parsed as data, nothing is executed."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     path = folder / "weights.safetensors"
     if not path.is_file():
         raise ValueError(f"{folder} holds no weights: no weights.safetensors in it")
+    return {name: array.astype("float32") for name, array in _load(path).items()}
+
+
+def load_state(folder: Path, spec: ModelSpec) -> dict[str, Any] | None:
+    """The checkpoint of a run: arrays, and the numbers step and elapsed_s; None without one."""
+    path = folder / "checkpoint.safetensors"
+    if not path.is_file():
+        return None
+    arrays = _load(path)
+    weights = {k.removeprefix("weight/"): a for k, a in arrays.items() if k.startswith("weight/")}
+    check_weights(weights, spec, str(path))
+    return {key: array if "/" in key else array.item() for key, array in arrays.items()}
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     try:
-        return {name: array.astype("float32") for name, array in load(path.read_bytes()).items()}
+        return load(path.read_bytes())
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from None
 

@@ -29,6 +29,20 @@ def knobs(recipe: Recipe, step: int, elapsed_s: float) -> Knobs:
     )
 
 
+def rates(optim: Optim, knobs: Knobs) -> dict[str, float]:
+    """What one step multiplies by: a rate for each rule, momentum, average, Adam's corrections."""
+    return {
+        "matrix": optim.matrix_lr * knobs.lr_mul,
+        "embed": optim.embed_lr * knobs.lr_mul,
+        "head": optim.head_lr * knobs.lr_mul,
+        "scalar": optim.scalar_lr * knobs.lr_mul,
+        "momentum": knobs.momentum,
+        "ema_decay": knobs.ema_decay,
+        "mean_left": 1.0 - optim.beta1 ** (knobs.step + 1),
+        "square_left": 1.0 - optim.beta2 ** (knobs.step + 1),
+    }
+
+
 def progress(schedule: Schedule, step: int, elapsed_s: float) -> float:
     """How much of the run is done, 0 to 1, by steps or by seconds, whichever is further."""
     timed = elapsed_s / schedule.budget_s if schedule.budget_s else 0.0
@@ -39,8 +53,7 @@ def lr_mul(schedule: Schedule, step: int, elapsed_s: float) -> float:
     """1, then falling in a line over the warmdown to 0 at the end, never below the floor."""
     if not schedule.warmdown:
         return 1.0
-    done = progress(schedule, step, elapsed_s)
-    left = (1.0 - done) * _whole(schedule, step, elapsed_s, done)
+    left = _left(schedule, step, elapsed_s)
     return max(min(left / schedule.warmdown, 1.0), schedule.lr_floor)
 
 
@@ -58,17 +71,19 @@ def validates(recipe: Recipe, step: int) -> bool:
     return every > 0 and step > 0 and step % every == 0
 
 
-def _whole(schedule: Schedule, step: int, elapsed_s: float, done: float) -> float:
-    """The length of the whole run in the warmdown's unit, at the pace so far.
+def _left(schedule: Schedule, step: int, elapsed_s: float) -> float:
+    """What is left of the run, in the warmdown's unit, at the pace so far.
 
-    In steps under a clock this is the reference's rule: warmdown steps times the mean step time.
+    Steps under a budget are the reference's rule: seconds left over the mean step time, whatever
+    the number of steps. (Where fewer than the warmdown fit, its rates fall from the first step.)
     """
+    timed = elapsed_s / schedule.budget_s if schedule.budget_s else 0.0
     if schedule.warmdown_unit == "frac":
-        return 1.0
+        return 1.0 - progress(schedule, step, elapsed_s)
     if schedule.warmdown_unit == "steps":
-        by_steps = done * schedule.steps <= step
-        return float(schedule.steps) if by_steps else step / done
-    by_clock = done * schedule.budget_s <= elapsed_s
-    if schedule.budget_s and by_clock:
-        return schedule.budget_s
-    return elapsed_s / done if done and elapsed_s else float("inf")
+        if not schedule.budget_s:
+            return float(max(schedule.steps - step, 0))
+        return (1.0 - min(timed, 1.0)) / timed * step if timed else float("inf")
+    left_s = schedule.budget_s - elapsed_s if schedule.budget_s else float("inf")
+    pace_s = elapsed_s / step if step else 0.0
+    return max(min(left_s, (schedule.steps - step) * pace_s if pace_s else left_s), 0.0)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import pytest
 
 from core.train.recipe import Recipe, from_json, recipe_hash, to_json, with_changes
 from core.train.recipes import RECIPES, baseline, named
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -18,16 +21,27 @@ def test_a_recipe_survives_json(name: str) -> None:
 
 
 def test_the_baseline_is_the_tasks() -> None:
+    """Every number of it: reference/techniques calls them the naive baseline."""
     recipe = baseline()
-    assert recipe.data.train_batch_tokens == 524_288 and recipe.arch.seq_len == 1024
-    assert (recipe.optim.matrix_lr, recipe.optim.embed_lr, recipe.optim.scalar_lr) == (
+    assert to_json(recipe) == (GOLDEN / "recipe_baseline.json").read_text(encoding="utf-8")
+    optim = recipe.optim
+    assert (optim.matrix_lr, optim.embed_lr, optim.scalar_lr, optim.head_lr) == (
         0.04,
         0.05,
         0.04,
+        0.008,
     )
-    assert (recipe.optim.momentum_start, recipe.optim.momentum) == (0.85, 0.95)
-    assert recipe.quant.scale_floor == 1 / 127
-    assert recipe.schedule.budget_s == 600
+    assert (optim.momentum_start, optim.momentum, optim.momentum_warmup_steps) == (0.85, 0.95, 500)
+    assert (optim.beta1, optim.beta2, optim.adam_eps, optim.ns_steps) == (0.9, 0.95, 1e-8, 5)
+    assert (optim.ema_decay, optim.grad_clip_norm) == (0.0, 0.0)
+    assert (recipe.schedule.warmdown, recipe.schedule.warmdown_unit) == (1200, "steps")
+    assert recipe.data.train_batch_tokens == 524_288 and recipe.arch.seq_len == 1024
+    assert recipe.quant.scale_floor == 1 / 127 and recipe.quant.keep_below == 65_537
+    assert (recipe.schedule.steps, recipe.schedule.budget_s) == (20_000, 600)
+
+
+def test_the_untied_baseline_has_the_references_rate() -> None:
+    assert named("untied").optim.embed_lr == 0.6 and not named("untied").arch.tie_embeddings
 
 
 def test_changes_are_typed_and_checked_together() -> None:

@@ -85,16 +85,27 @@ def test_validation_comes_between_not_at_the_ends() -> None:
 
 
 def test_the_clock_charges_phases() -> None:
-    times = iter([0.0, 1.0, 10.0, 12.0, 20.0, 20.5])
+    times = iter([0.0, 1.0, 3.0, 10.0, 10.5])
     clock = BudgetClock(lambda: next(times))
-    with clock.phase("train"):
+    with clock.phase("quantize"):
         pass
+    with pytest.raises(RuntimeError), clock.phase("quantize"):
+        raise RuntimeError
+    assert clock.phases() == {"quantize": 2.5}
+
+
+def test_laps_leave_nothing_out_but_phases() -> None:
+    """Made at 0, begun at 5; laps end at 8 and 20, with a phase from 10 to 16 in the second."""
+    times = iter([0.0, 5.0, 8.0, 10.0, 16.0, 20.0])
+    clock = BudgetClock(lambda: next(times))
+    clock.begin(lap_s=1.0)
+    assert clock.next_s() == 1.0
+    assert clock.lap("train") == 3.0
     with clock.phase("score"):
         pass
-    with pytest.raises(RuntimeError), clock.phase("train"):
-        raise RuntimeError
-    assert clock.phases() == {"train": 1.5, "score": 2.0}
-    assert clock.next_s("train") == 1.0 and clock.next_s("warmup") == 0.0
+    assert clock.lap("train") == 3.0 + 6.0
+    assert clock.next_s() == 6.0
+    assert clock.phases() == {"train": 9.0, "score": 6.0}
 
 
 def test_a_run_stops_before_its_budget() -> None:

@@ -6,7 +6,8 @@ payload and batch hashes are not rewritten here: other people's files depend on 
 
 from __future__ import annotations
 
-from core.train.recipes import RECIPES
+from core.train.recipe import to_json
+from core.train.recipes import RECIPES, baseline
 from tests.core.test_arch import GOLDEN, table_text, weights_text
 from tests.core.test_schedules import schedules_text
 
@@ -15,6 +16,7 @@ def main() -> None:
     texts = {f"params_{name}.txt": table_text(recipe().arch) for name, recipe in RECIPES.items()}
     texts["first_weights.txt"] = weights_text()
     texts["schedules.txt"] = schedules_text()
+    texts["recipe_baseline.json"] = to_json(baseline())
     for name, text in texts.items():
         (GOLDEN / name).write_text(text, encoding="utf-8")
         print(f"{name}: {len(text.splitlines())} lines")

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import shutil
 from typing import get_args
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from core.arch.params import param_table
 from core.arch.spec import Activation
+from core.train.recipe import Schedule
+from core.train.schedules import knobs
 from tests.conftest import Text
 from tests.parity.cases import CASES, recipe_of, spec_of
 from tests.parity.engines import ENGINES, Run, batch_of, distance, engine, perturbed, to_numpy
-from tests.parity.rungs import CONTROL, ROWS, RUNGS, Rung, float64_gradients, weights_after
+from tests.parity.rungs import (
+    CONTROL,
+    ROWS,
+    RUNGS,
+    Rung,
+    control_loss_gap,
+    float64_gradients,
+    weights_after,
+)
 from tests.parity.trajectory import LOSS_GAP, compare
 
 LONG = ("baseline",)  # trajectories beyond ten steps
@@ -41,6 +53,12 @@ def test_rung(rung: Rung, case: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_the_control_is_the_definition(case: str) -> None:
+    """torch in float64 and plain numpy, written apart, are one function."""
+    assert control_loss_gap(case) <= 1e-7  # the rotary table is float32 in the engines
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_every_gradient_and_every_step_is_tested(case: str) -> None:
     """A gradient of zero, or a parameter that stays, would pass any bound."""
     _, grads = float64_gradients(case)
@@ -60,9 +78,9 @@ def test_registries_are_cores(name: str) -> None:
 def test_each_parameter_has_one_rule(case: str, name: str) -> None:
     spec = spec_of(case)
     optimizer = engine(name).optimizer.Optimizer(spec, recipe_of(case).optim)
-    routed = [row.name for bank in optimizer.banks.values() for row in bank]
-    routed += [row.name for row in optimizer.adam_rows]
-    assert sorted(routed) == sorted(row.name for row in param_table(spec))
+    routed = {(name, rule) for rule, names in optimizer.banks for name in names}
+    assert routed == {(row.name, row.rule) for row in param_table(spec)}
+    assert sum(len(names) for _, names in optimizer.banks) == len(routed)
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -117,3 +135,22 @@ def test_two_hundred_steps_of_real_text_end_in_the_same_loss(text: Text) -> None
     for what in ("loss", "weights"):
         rounding = max(measured[f"{what}: torch - float64"], 1e-7)
         assert measured[f"{what}: mlx - float64"] <= CONTROL * rounding
+
+
+def test_a_moving_schedule_compiles_nothing_anew() -> None:
+    """Two graphs for fifty steps: one of the model, one of the optimizer."""
+    torch = importlib.import_module("torch")
+    counter = importlib.import_module("torch._dynamo.testing").CompileCounter()
+    plain = torch.compile
+    schedule = Schedule(steps=50, budget_s=0.0, warmdown=0.5, warmdown_unit="frac")
+    recipe = recipe_of("baseline", compile="on", schedule=schedule)
+    torch._dynamo.reset()
+    with patch.object(torch, "compile", lambda f, **options: plain(f, backend=counter, **options)):
+        run = Run("torch", recipe, perturbed(recipe.arch))
+    moved = set()
+    for step in range(50):
+        run.step(step, *batch_of(recipe.arch, ROWS, step))
+        k = knobs(recipe, step, 0.0)
+        moved.add((k.lr_mul, k.momentum))
+    assert len(moved) > 25
+    assert counter.frame_count == 2

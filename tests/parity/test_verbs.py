@@ -160,7 +160,15 @@ def test_adam_is_torchs(name: str) -> None:
         rule.step()
         found, mean, square = state
         state = list(
-            backend.adam.adam(found, backend.array(grad), mean, square, step=step, **settings)
+            backend.adam.adam(
+                found,
+                backend.array(grad),
+                mean,
+                square,
+                mean_left=1.0 - 0.9**step,
+                square_left=1.0 - 0.95**step,
+                **settings,
+            )
         )
     change = reference.detach().numpy() - weight
     assert relative(to_numpy(state[0]) - weight.astype(np.float64), change) <= UPDATE

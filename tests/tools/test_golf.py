@@ -227,8 +227,32 @@ def test_what_a_user_can_get_wrong(
     assert "Traceback" not in err
 
 
+def test_words_stand_before_between_options_and_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("arch.num_layers=3", "--hardware", "mac", "small", "--json", "arch.mlp_dim=64")
+    code, out, _ = golf(capsys, "plan", *words)
+    assert code == 0 and json.loads(out)["recipe"] == "small"
+    code, again, _ = golf(capsys, "plan", "small", "arch.num_layers=3", "arch.mlp_dim=64", "--json")
+    assert json.loads(again)["parameters"] == json.loads(out)["parameters"]
+    for wrong in (["plan", "--jsn", "small"], ["inspect", "a", "b"]):
+        code, _, err = golf(capsys, *wrong)
+        assert code == 2 and "unrecognized arguments" in err
+
+
+def test_old_variables_are_used_and_wrong_ones_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUM_LAYERS", "four")
+    code, _, err = golf(capsys, "train", "smoke")
+    assert code == 2 and "NUM_LAYERS=four: expected a whole number" in err
+    monkeypatch.setenv("NUM_LAYERS", "3")
+    monkeypatch.setenv("ITERATION", "2")
+    monkeypatch.setenv("DATA_PATH", "nowhere")
+    code, _, err = golf(capsys, "train", "smoke")
+    assert code == 1 and "did you mean ITERATIONS?" in err and "Traceback" not in err
+
+
 def test_debug_shows_the_traceback() -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="no such file"):
         main(["inspect", "no.bin", "--debug"])
 
 

@@ -67,9 +67,14 @@ def test_a_cuda_torch_that_is_there_stays(monkeypatch: pytest.MonkeyPatch, own_t
 
 
 def test_a_python_without_cuda_torch_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    for version, found in (("'13.0'", True), ("None", False)):
+    for version, found in (
+        (("'13.0'", "2.11.0+cu130"), True),
+        (("None", "2.13.0+cpu"), False),
+        (("'12.1'", "2.4.1"), False),
+    ):
         fake = "import types, sys; sys.modules['torch'] = torch = types.ModuleType('torch'); "
-        fake += f"torch.version = types.SimpleNamespace(cuda={version}); "
+        fake += f"torch.version = types.SimpleNamespace(cuda={version[0]}); "
+        fake += f"torch.__version__ = '{version[1]}'; "
         probe = fake + bootstrap.HAS_CUDA_TORCH.replace("import sys, torch; ", "")
         monkeypatch.setattr(bootstrap, "HAS_CUDA_TORCH", probe)
         assert bootstrap.has_cuda_torch() is found

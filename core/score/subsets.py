@@ -1,0 +1,62 @@
+"""Validation subsets: fixed, named parts of the split, each a pure function of its length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from core.score.windows import Window, chunked
+
+SubsetName = Literal["full", "first-262k", "first-1m", "spread-262k", "spread-1m"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """The first `targets` of the split, or about as many in whole windows spread over it."""
+
+    name: str
+    targets: int
+    spread: bool = False
+
+
+_262K, _1M = 1 << 18, 1 << 20  # powers of two: whole windows for the usual seq_len
+
+SUBSETS: dict[SubsetName, Subset] = {
+    "first-262k": Subset(name="first-262k", targets=_262K),
+    "first-1m": Subset(name="first-1m", targets=_1M),
+    "spread-262k": Subset(name="spread-262k", targets=_262K, spread=True),
+    "spread-1m": Subset(name="spread-1m", targets=_1M, spread=True),
+}
+
+
+def choose_subset(
+    name: SubsetName, limit_tokens: int, num_tokens: int, seq_len: int
+) -> Subset | None:
+    """The named subset, or the first limit_tokens; None where that is the whole split."""
+    chosen = SUBSETS.get(name)
+    if limit_tokens:
+        chosen = Subset(name=f"first-{limit_tokens}", targets=limit_tokens)
+    if chosen is None or chosen.targets >= num_tokens - 1:
+        return None
+    if chosen.spread and _count(chosen, seq_len) >= len(chunked(num_tokens, seq_len)):
+        return None
+    return chosen
+
+
+def windows_of(subset: Subset | None, num_tokens: int, seq_len: int) -> list[Window]:
+    """The windows to score, in order. A spread takes windows of the full protocol: of n windows,
+    W of them, those at (2i + 1) n / 2W rounded down, i = 0 .. W-1; each has the context it would
+    have in a full validation.
+    """
+    if subset is None:
+        return chunked(num_tokens, seq_len)
+    if not subset.spread:
+        return chunked(min(subset.targets + 1, num_tokens), seq_len)
+    whole = chunked(num_tokens, seq_len)
+    count = min(_count(subset, seq_len), len(whole))
+    return [whole[(2 * i + 1) * len(whole) // (2 * count)] for i in range(count)]
+
+
+def _count(subset: Subset, seq_len: int) -> int:
+    """W: whole windows within the wanted targets, at least one."""
+    return max(1, subset.targets // seq_len)

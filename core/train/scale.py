@@ -1,0 +1,128 @@
+"""A recipe shrunk to the sizes of another: smaller in every direction, every technique still in it.
+
+Sizes are counts: layers, widths, tokens, steps, seconds. Whatever is not a size - which activation,
+which skips, every rate of the optimizer - is left as it is, so that what is tried small is what
+would be run large. The vocabulary belongs to the tokenizer and stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+from core.arch.params import param_table
+from core.arch.spec import ModelSpec
+from core.artifact.quant import Quant, stored_format
+from core.data.batches import Data
+from core.score.scoring import Score
+from core.train.recipe import Optim, Recipe, Schedule
+
+Number = TypeVar("Number", int, float)
+
+
+def scaled(recipe: Recipe, to: Recipe) -> Recipe:
+    """`recipe` with no size above that of `to`."""
+    arch = _arch(recipe.arch, to.arch)
+    return replace(
+        recipe,
+        name=f"{recipe.name}-{to.name}",
+        arch=arch,
+        optim=_optim(recipe.optim, recipe.schedule, to.schedule),
+        schedule=_schedule(recipe.schedule, to.schedule),
+        data=_data(recipe.data, to.data, arch.seq_len),
+        quant=replace(recipe.quant, keep_below=_keep_below(recipe.arch, arch, recipe.quant)),
+        score=_score(recipe.score, to.score),
+    )
+
+
+def _arch(spec: ModelSpec, to: ModelSpec) -> ModelSpec:
+    """Fewer heads of the same size in the same groups; the MLP and RoPE keep their proportions.
+
+    Heads themselves shrink only where one group of them is wider than the whole.
+    """
+    widest = min(spec.model_dim, to.model_dim)
+    group = spec.num_heads // spec.num_kv_heads
+    head_dim = spec.head_dim
+    if head_dim * group > widest:
+        head_dim = max(2, widest // group // 2 * 2)
+    kv_heads = min(spec.num_kv_heads, max(1, widest // (head_dim * group)))
+    dim = kv_heads * group * head_dim
+    return replace(
+        spec,
+        num_layers=min(spec.num_layers, to.num_layers),
+        model_dim=dim,
+        num_heads=kv_heads * group,
+        num_kv_heads=kv_heads,
+        mlp_dim=max(1, round(spec.mlp_dim * dim / spec.model_dim)),
+        seq_len=min(spec.seq_len, to.seq_len),
+        rope_dims=_rope_dims(spec, head_dim),
+    )
+
+
+def _rope_dims(spec: ModelSpec, head_dim: int) -> int | None:
+    """The same fraction of a head, even, and none only where there were none."""
+    if not spec.rope_dims or head_dim == spec.head_dim:
+        return spec.rope_dims
+    return max(2, round(spec.rope_dims * head_dim / spec.head_dim / 2) * 2)
+
+
+def _optim(optim: Optim, schedule: Schedule, to: Schedule) -> Optim:
+    """Momentum warms up over the same part of the run; nothing else changes."""
+    share = _steps_share(schedule, to)
+    return replace(optim, momentum_warmup_steps=round(optim.momentum_warmup_steps * share))
+
+
+def _schedule(schedule: Schedule, to: Schedule) -> Schedule:
+    """Fewer steps and seconds; a warmdown given in either keeps its part of them."""
+    budget_s = _least(schedule.budget_s, to.budget_s)
+    share = {
+        "frac": 1.0,
+        "steps": _steps_share(schedule, to),
+        "seconds": budget_s / schedule.budget_s if schedule.budget_s else 1.0,
+    }[schedule.warmdown_unit]
+    return replace(
+        schedule,
+        steps=min(schedule.steps, to.steps),
+        budget_s=budget_s,
+        warmdown=schedule.warmdown * share,
+        log_every_steps=min(schedule.log_every_steps, to.log_every_steps),
+    )
+
+
+def _data(data: Data, to: Data, seq_len: int) -> Data:
+    rows = min(data.train_batch_tokens, to.train_batch_tokens) // seq_len
+    micro_batch = min(_least(data.micro_batch, to.micro_batch), rows)
+    return replace(data, train_batch_tokens=rows * seq_len, micro_batch=micro_batch)
+
+
+def _score(score: Score, to: Score) -> Score:
+    """Never scored is kept; else at least as often as `to`, and on no more targets.
+
+    A recipe with a named subset keeps it: that is what its scores are compared on.
+    """
+    every = score.val_every_steps and _least(score.val_every_steps, to.val_every_steps)
+    limit_tokens = score.limit_tokens
+    if score.subset == "full":
+        limit_tokens = _least(limit_tokens, to.limit_tokens)
+    return replace(
+        score,
+        batch=min(score.batch, to.batch),
+        val_every_steps=every,
+        limit_tokens=limit_tokens,
+    )
+
+
+def _keep_below(spec: ModelSpec, small: ModelSpec, quant: Quant) -> int:
+    """Low enough that a matrix which was quantized still is."""
+    stored = {row.name: stored_format(row, quant) for row in param_table(spec)}
+    sizes = [row.size for row in param_table(small) if stored[row.name] != "fp16"]
+    return min([quant.keep_below, *sizes])
+
+
+def _steps_share(schedule: Schedule, to: Schedule) -> float:
+    return min(schedule.steps, to.steps) / schedule.steps
+
+
+def _least(a: Number, b: Number) -> Number:
+    """The smaller of two limits, where 0 is no limit."""
+    return min(a, b) if a and b else max(a, b)

@@ -1,0 +1,181 @@
+"""A recipe shrunk: valid, smaller in every size, and the same in everything else."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from core.arch.params import num_params, param_table
+from core.arch.spec import ModelSpec
+from core.artifact.quant import Quant, stored_format
+from core.data.batches import Data
+from core.score.scoring import Score
+from core.train.recipe import Optim, Recipe, Schedule
+from core.train.recipes import RECIPES, for_memory, named
+from core.train.scale import scaled
+
+GIB = 1 << 30
+SMALLER = {  # where 0 is no limit, it is the largest
+    "arch": ("num_layers", "model_dim", "num_heads", "num_kv_heads", "mlp_dim", "seq_len"),
+    "optim": ("momentum_warmup_steps",),
+    "schedule": ("steps", "budget_s", "warmdown", "log_every_steps"),
+    "data": ("train_batch_tokens", "micro_batch"),
+    "quant": ("keep_below",),
+    "score": ("batch", "limit_tokens"),
+}
+SIZES = SMALLER | {
+    "arch": (*SMALLER["arch"], "rope_dims"),
+    "score": (*SMALLER["score"], "val_every_steps"),
+}
+NO_LIMIT = {"budget_s", "micro_batch", "limit_tokens"}
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> ModelSpec:
+    head_dim = draw(st.sampled_from([2, 8, 24, 48, 64, 96, 128, 256]))
+    group, kv_heads = draw(st.integers(1, 8)), draw(st.integers(1, 8))
+    dim = head_dim * group * kv_heads
+    assume(dim <= 4096)
+    rope_dims = draw(st.none() | st.integers(0, head_dim // 2).map(lambda half: 2 * half))
+    return ModelSpec(
+        vocab_size=draw(st.sampled_from([256, 1024, 8192])),
+        num_layers=draw(st.integers(1, 24)),
+        model_dim=dim,
+        num_heads=group * kv_heads,
+        num_kv_heads=kv_heads,
+        mlp_dim=draw(st.integers(1, 4)) * dim,
+        seq_len=draw(st.sampled_from([64, 256, 1024, 2048])),
+        rope_dims=rope_dims,
+        tie_embeddings=draw(st.booleans()),
+        activation=draw(st.sampled_from(["relu2", "leaky_relu2"])),
+        skips=draw(st.sampled_from(["none", "unet"])),
+        logit_softcap=draw(st.sampled_from([0.0, 15.0, 30.0])),
+    )
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> Recipe:
+    arch = draw(specs())
+    unit, warmdown = draw(
+        st.sampled_from([("frac", 0.3), ("steps", 1200.0), ("seconds", 100.0), ("steps", 0.0)])
+    )
+    return Recipe(
+        name="any",
+        precision=draw(st.sampled_from(["autocast", "fp32"])),
+        arch=arch,
+        optim=Optim(
+            matrix_lr=draw(st.floats(0.001, 0.1)), ns_table="quintic", grad_clip_norm=draw(NORMS)
+        ),
+        schedule=Schedule(
+            steps=draw(st.integers(1, 50_000)),
+            budget_s=draw(st.sampled_from([0.0, 60.0, 600.0, 4800.0])),
+            warmdown=warmdown,
+            warmdown_unit=unit,
+        ),
+        data=Data(
+            train_batch_tokens=arch.seq_len * draw(st.integers(1, 768)),
+            micro_batch=draw(st.sampled_from([0, 1, 64])),
+        ),
+        quant=Quant(
+            keep_below=draw(st.sampled_from([0, 65_537])), mlp=draw(st.sampled_from(FORMATS))
+        ),
+        score=draw(scores()),
+    )
+
+
+@st.composite
+def scores(draw: st.DrawFn) -> Score:
+    subset = draw(st.sampled_from(["full", "first-262k"]))
+    return Score(
+        batch=draw(st.integers(1, 128)),
+        val_every_steps=draw(st.sampled_from([0, 100, 4000])),
+        subset=subset,
+        limit_tokens=draw(st.sampled_from([0, 1000, 10_000_000])) if subset == "full" else 0,
+    )
+
+
+NORMS = st.sampled_from([0.0, 0.3, 1.0])
+FORMATS = ["int8", "fp16"]
+budgets = st.sampled_from([named(name) for name in RECIPES])
+
+
+def without_sizes(recipe: Recipe) -> dict[str, Any]:
+    plain = asdict(recipe)
+    del plain["name"]
+    for section, names in SIZES.items():
+        for name in names:
+            del plain[section][name]
+    return plain
+
+
+@settings(max_examples=200, deadline=None)
+@given(recipe=recipes(), to=budgets)
+def test_only_sizes_shrink(recipe: Recipe, to: Recipe) -> None:
+    small = scaled(recipe, to)
+    assert without_sizes(small) == without_sizes(recipe)
+    for section, names in SMALLER.items():
+        for name in names:
+            was, now, most = (
+                getattr(getattr(r, section), name) or (float("inf") if name in NO_LIMIT else 0)
+                for r in (recipe, small, to)
+            )
+            assert now <= was, (section, name)
+            if name in {"num_layers", "model_dim", "seq_len", "steps", "train_batch_tokens"}:
+                assert now <= most, (section, name)
+    assert num_params(small.arch) <= num_params(recipe.arch)
+
+
+@settings(max_examples=200, deadline=None)
+@given(recipe=recipes(), to=budgets)
+def test_proportions_are_kept(recipe: Recipe, to: Recipe) -> None:
+    was, now = recipe.arch, scaled(recipe, to).arch
+    assert now.num_heads * was.num_kv_heads == was.num_heads * now.num_kv_heads
+    assert abs(now.mlp_dim - was.mlp_dim * now.model_dim / was.model_dim) <= 0.5
+    group_dims = was.head_dim * was.num_heads // was.num_kv_heads
+    if group_dims <= min(was.model_dim, to.arch.model_dim):
+        assert now.head_dim == was.head_dim and now.rope_dims == was.rope_dims
+        assert now.model_dim > min(was.model_dim, to.arch.model_dim) - group_dims, "as wide as fits"
+    elif was.rope_dims:
+        assert abs(now.rope_dims - was.rope_dims * now.head_dim / was.head_dim) <= 2
+    assert bool(now.rope_dims) == bool(was.rope_dims)
+
+
+@settings(max_examples=200, deadline=None)
+@given(recipe=recipes(), to=budgets)
+def test_what_was_quantized_still_is_and_twice_is_once(recipe: Recipe, to: Recipe) -> None:
+    small = scaled(recipe, to)
+    before = {row.name: stored_format(row, recipe.quant) for row in param_table(recipe.arch)}
+    for row in param_table(small.arch):
+        assert before[row.name] == "fp16" or stored_format(row, small.quant) == before[row.name]
+    again = scaled(small, to)
+    assert replace(again, name=small.name) == small
+
+
+def test_the_baseline_on_a_mac() -> None:
+    small = scaled(named("baseline"), named("mac-8g"))
+    assert small.name == "baseline-mac-8g"
+    assert (small.arch.num_layers, small.arch.model_dim, small.arch.num_heads) == (6, 384, 6)
+    assert (small.arch.num_kv_heads, small.arch.mlp_dim, small.arch.seq_len) == (3, 768, 512)
+    assert small.data.train_batch_tokens == 8192 and small.schedule.steps == 2000
+    assert (small.schedule.warmdown, small.optim.momentum_warmup_steps) == (120.0, 50)
+    assert small.optim.matrix_lr == 0.04 and small.quant.scale_floor == 1 / 127
+    assert scaled(small, named("mac-32g")).arch == small.arch, "nothing grows"
+
+
+@pytest.mark.parametrize(
+    ("gib", "name"), [(8, "mac-8g"), (11, "mac-8g"), (16, "mac-16g"), (24, "mac-32g")]
+)
+def test_the_preset_of_a_memory(gib: int, name: str) -> None:
+    assert for_memory(gib * GIB) == named(name) == named(name.replace("-", "_"))
+
+
+def test_presets_are_for_8k_to_32k_tokens_a_step() -> None:
+    presets = [named(name) for name in ("mac-8g", "mac-16g", "mac-32g")]
+    assert [p.data.train_batch_tokens for p in presets] == [8_192, 16_384, 32_768]
+    assert all(p.score.limit_tokens > 0 and p.schedule.budget_s == 600 for p in presets)
+    rates = [p.optim.matrix_lr for p in presets]
+    assert rates == sorted(rates) and rates[-1] < named("baseline").optim.matrix_lr

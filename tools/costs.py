@@ -1,0 +1,175 @@
+"""What a recipe costs, estimated from its shapes: bytes of the artifact, memory, speed.
+
+Nothing is trained, so bytes are a range. What is planned is what Gaussian weights of these shapes
+pack to with the recipe's codec; the low end is the order-0 entropy of their levels, which no coder
+of single levels beats (trained rows have longer tails and may fall below); the high end is what
+is stored if nothing compresses at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.arch.noise import normal
+from core.arch.params import Param, flops_per_token, param_table
+from core.arch.plan import forward_plan
+from core.artifact.codecs import encode
+from core.artifact.quant import matrix_shape, quantize_rows, stored_format
+from core.train.recipe import Recipe
+
+Memory = Literal["cuda", "unified"]
+
+SAMPLE_ROWS = 256
+HEADER_BYTES = 4_000  # of the artifact: names and shapes, compressed; no more than this
+TASK_S = 600.0
+
+
+@dataclass(frozen=True)
+class RoleBytes:
+    """The artifact bytes of all parameters of one role, before training."""
+
+    role: str
+    parameters: int
+    low_bytes: float
+    planned_bytes: float
+    high_bytes: float
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A machine as dense bf16 FLOP/s and the part of it that the reference scripts reach."""
+
+    devices: int
+    peak_flops: float  # of one device
+    mfu: float
+    source: str
+    memory_bytes: int = 0  # of one device; 0: not known
+
+    @property
+    def flops(self) -> float:
+        return self.devices * self.peak_flops * self.mfu
+
+
+_H100, _H200 = (989e12, 0.199), (989e12, 0.208)
+_MEASURED = "the reference baseline's log on 8 of them"
+HARDWARE = {
+    "8xH100": Hardware(8, *_H100, _MEASURED, 80_000_000_000),
+    "1xH100": Hardware(1, *_H100, _MEASURED, 80_000_000_000),
+    "8xH200": Hardware(8, *_H200, _MEASURED, 141_000_000_000),
+    "1xH200": Hardware(1, *_H200, _MEASURED, 141_000_000_000),
+    "mac": Hardware(1, 9e12, 0.33, "public logs of M4-class Macs: 2.2 to 4 TFLOP/s reached"),
+}
+
+
+def planned_artifact_bytes(recipe: Recipe, code_bytes: int) -> int:
+    """Code, and what Gaussian weights of these shapes pack to: about what trained ones do."""
+    return round(sum(role.planned_bytes for role in role_bytes(recipe))) + HEADER_BYTES + code_bytes
+
+
+def role_bytes(recipe: Recipe) -> list[RoleBytes]:
+    """Artifact bytes by role, in the order of the table."""
+    rows: dict[str, list[Param]] = {}
+    for row in param_table(recipe.arch):
+        rows.setdefault(row.role, []).append(row)
+    return [_role(recipe, role, held) for role, held in rows.items()]
+
+
+def _role(recipe: Recipe, role: str, rows: list[Param]) -> RoleBytes:
+    low, planned, high = np.sum([_row_bytes(recipe, row) for row in rows], axis=0).tolist()
+    return RoleBytes(role, sum(row.size for row in rows), low, planned, high)
+
+
+def _row_bytes(recipe: Recipe, row: Param) -> tuple[float, float, float]:
+    """Low, planned and high bytes of one parameter, scales included."""
+    if stored_format(row, recipe.quant) == "fp16":
+        return row.size * fp16_entropy() / 8, 2.0 * row.size, 2.0 * row.size
+    rows, cols = matrix_shape(row.shape)
+    planned = row.size * bytes_per_weight(cols, recipe.quant.codec)
+    return row.size * int8_entropy(cols) / 8 + 2 * rows, planned + 2 * rows, row.size + 2.0 * rows
+
+
+@cache
+def bytes_per_weight(cols: int, codec: str) -> float:
+    """Packed bytes of an int8 Gaussian weight in rows of `cols`, from a sample."""
+    levels = _sample(cols)
+    return len(encode(codec, levels.tobytes())) / levels.size
+
+
+@cache
+def int8_entropy(cols: int) -> float:
+    """Bits of an int8 level of a Gaussian weight in rows of `cols`, from the same sample."""
+    return _entropy(_sample(cols).view(np.uint8))
+
+
+@cache
+def fp16_entropy() -> float:
+    """Bits of a Gaussian weight in fp16: of its high and its low byte."""
+    halves = normal(0, 0, (SAMPLE_ROWS * 512,)).astype("<f2").view(np.uint8)
+    return _entropy(halves[0::2]) + _entropy(halves[1::2])
+
+
+def _sample(cols: int) -> NDArray[np.int8]:
+    levels, _ = quantize_rows(normal(0, cols, (SAMPLE_ROWS, cols)).astype(np.float32), 0.0)
+    return levels
+
+
+def _entropy(symbols: NDArray[np.uint8]) -> float:
+    share = np.bincount(symbols.ravel(), minlength=256) / symbols.size
+    share = share[share > 0]
+    return float(-(share * np.log2(share)).sum())
+
+
+def planned_memory_bytes(recipe: Recipe, memory: Memory = "cuda") -> int:
+    """The peak of training: state, and one micro-batch's activations. No allocator's slack."""
+    return state_bytes(recipe) + micro_batch_bytes(recipe, micro_batch_rows(recipe), memory)
+
+
+def state_bytes(recipe: Recipe) -> int:
+    """fp32 weights, gradients, moments and average of one rank."""
+    copies = 2 + (recipe.optim.ema_decay > 0)
+    table = param_table(recipe.arch)
+    return sum((copies + (1 if row.rule == "matrix" else 2)) * row.size for row in table) * 4
+
+
+def micro_batch_rows(recipe: Recipe) -> int:
+    """Sequences in one forward pass of a single rank."""
+    rows = recipe.data.train_batch_tokens // recipe.arch.seq_len
+    return min(recipe.data.micro_batch or rows, rows)
+
+
+def micro_batch_bytes(recipe: Recipe, rows: int, memory: Memory) -> int:
+    """What a forward pass of `rows` sequences keeps for the backward pass.
+
+    About 12 model_dim + 3 mlp_dim values a token and visit, and three copies of the fp32 logits.
+    CUDA's attention is fused. With gradients MLX's is not: each visit keeps its T x T
+    probabilities a head, and three more are alive in the one that is being worked on. MLX's CPU
+    device peaks at 1.1 to 1.4 times this.
+    """
+    spec, visits = recipe.arch, len(forward_plan(recipe.arch))
+    width = 4 if recipe.precision == "fp32" else 2
+    kept = visits * (12 * spec.model_dim + 3 * spec.mlp_dim) * width + 3 * 4 * spec.vocab_size
+    if memory == "unified":
+        kept += (visits + 3) * spec.num_heads * spec.seq_len * width
+    return rows * spec.seq_len * kept
+
+
+def fitting_micro_batch(recipe: Recipe, memory_bytes: int) -> int:
+    """The largest power of two of sequences that trains in half of a Mac's memory; at least 1."""
+    rows = 1
+    most = recipe.data.train_batch_tokens // recipe.arch.seq_len
+    while 2 * rows <= most:
+        needed = state_bytes(recipe) + micro_batch_bytes(recipe, 2 * rows, "unified")
+        if needed > memory_bytes // 2:
+            break
+        rows *= 2
+    return rows
+
+
+def tokens_per_s(recipe: Recipe, hardware: Hardware) -> float:
+    """Training speed, had this recipe the part of the peak that the hardware's row assumes."""
+    return hardware.flops / flops_per_token(recipe.arch)

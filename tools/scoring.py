@@ -1,0 +1,146 @@
+"""A long scoring as its user meets it: how far it is, and what Ctrl-C leaves to go on from."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from core.score.bpb import Tally
+from core.score.resume import Task, load_state, save_state
+from tools.say import note
+
+SAVE_EVERY_S = 30.0
+TELL_AFTER_S = 3.0  # plain lines: the first after this, then one for every twentieth
+
+
+class Keeper:
+    """Saves the tally every so often, and at Ctrl-C once the batch at hand is added up."""
+
+    def __init__(self, path: Path | None = None, task: Task | None = None) -> None:
+        self.path = path
+        self.task = task or {}
+        self.started = self.saved = time.perf_counter()
+        self.interrupted = False
+        self.handler: Any = None
+
+    def stopped_at(self, empty: Tally, num_tokens: int) -> Tally:
+        """Where an earlier scoring stopped; the tally as it is where there was none."""
+        assert self.path is not None
+        if not self.path.parent.is_dir():
+            raise ValueError(f"{self.path.parent}: no such folder to keep what is scored in")
+        if not self.path.exists():
+            return empty
+        tally, seconds = load_state(self.path, self.task, empty, num_tokens)
+        self.started -= seconds
+        note(f"going on from {self.path}: {tally.targets:,} targets are scored")
+        return tally
+
+    def __enter__(self) -> Keeper:
+        if self.path is not None:
+            self.handler = signal.signal(signal.SIGINT, self.interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.handler is not None:
+            signal.signal(signal.SIGINT, self.handler)
+
+    def __call__(self, tally: Tally) -> None:
+        """After a batch."""
+        if self.interrupted or time.perf_counter() - self.saved >= SAVE_EVERY_S:
+            self.save(tally)
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def save(self, tally: Tally) -> None:
+        """A place that cannot be written costs the file, not the scoring."""
+        if self.path is None:
+            return
+        try:
+            save_state(self.path, self.task, tally, self.seconds())
+        except OSError as error:
+            note(f"nothing is kept to go on from: {error}; --resume FILE names another place")
+            self.path = None
+        else:
+            self.saved = time.perf_counter()
+            if self.interrupted:
+                note(f"{tally.targets:,} scored targets kept in {self.path}: run it again to go on")
+
+    def interrupt(self, signum: int, frame: FrameType | None) -> None:
+        """The first Ctrl-C waits for the batch, half of which cannot be kept; the second does not.
+
+        It writes past Python's buffers, which may be in the middle of a line of their own.
+        """
+        self.interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.write(2, b"\nstopping behind this batch, to keep what is done; again: at once\n")
+
+    def seconds(self) -> float:
+        """Spent on this scoring, before and now."""
+        return time.perf_counter() - self.started
+
+    def forget(self) -> None:
+        """The scoring is done."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+class Progress:
+    """How far a scoring is, on stderr: a live line on a terminal, else a line now and then."""
+
+    def __init__(self, of_targets: int, label: str) -> None:
+        self.of_targets = of_targets
+        self.label = label
+        self.first_targets = 0
+        self.begun: float | None = None
+        self.told_parts = -1  # twentieths
+        self.live = Live(console=Console(stderr=True), transient=True, auto_refresh=False)
+        self.shows_live = self.live.console.is_terminal
+
+    def __enter__(self) -> Progress:
+        if self.shows_live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.shows_live:
+            self.live.stop()
+
+    def __call__(self, tally: Tally) -> None:
+        """After a batch. The first one pays for compiling: the rate is counted from its end."""
+        now = time.perf_counter()
+        if self.begun is None:
+            self.begun, self.first_targets = now, tally.targets
+        elapsed_s, parts = now - self.begun, 20 * tally.targets // self.of_targets
+        if self.shows_live:
+            self.live.update(Text(self.status(tally, elapsed_s)), refresh=True)
+        elif elapsed_s >= TELL_AFTER_S and self.told_parts < parts < 20:
+            note(self.status(tally, elapsed_s))
+            self.told_parts = parts
+
+    def status(self, tally: Tally, elapsed_s: float) -> str:
+        """Time left first; the BPB so far with its label."""
+        rate = (tally.targets - self.first_targets) / max(elapsed_s, 1e-9)
+        left = duration((self.of_targets - tally.targets) / rate) if rate else "?"
+        bpb = "-" if tally.val_bpb is None else f"{tally.val_bpb:.4f}"
+        return (
+            f"{left} left  {tally.targets / self.of_targets:4.0%}  "
+            f"{tally.targets:,} of {self.of_targets:,} targets  {rate:,.0f} tokens/s  "
+            f"BPB so far {bpb}{self.label}"
+        )
+
+
+def duration(seconds: float) -> str:
+    """Two units: 3 h 12 min, 12 min 5 s, 5 s."""
+    minutes, whole_s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole_s} s" if minutes else f"{whole_s} s"
