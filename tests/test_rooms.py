@@ -33,6 +33,7 @@ ROOMS = {  # room of core: the rooms it may import
 READS_ENVIRONMENT = {
     "backend_torch/distributed.py",
     "backend_mlx/distributed.py",
+    "tools/backends.py",
     "tools/bootstrap.py",
     "tools/environment.py",
 }
