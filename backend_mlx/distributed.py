@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import mlx.core as mx
 import numpy as np
 from mlx.core import array
@@ -14,7 +16,7 @@ class Solo:
     world_size = 1
 
     def __init__(self) -> None:
-        self.device = mx.default_device()
+        self.device = _device()
         self.steps_ahead = 2  # evaluation is asynchronous: launched before one is done
 
     def sum(self, arrays: dict[str, array]) -> dict[str, array]:
@@ -58,3 +60,18 @@ class Group(Solo):
 def open_group() -> Solo:
     """A Group where a launcher started several processes, else Solo."""
     return Group() if mx.distributed.init().size() > 1 else Solo()
+
+
+def _device() -> mx.Device:
+    """Metal, then the CPU; GOLF_DEVICE=cpu asks for the last.
+
+    On Metal the model may wire what the system recommends at most, and an eighth of it is kept as
+    cache between steps: the rest of unified memory is other programs'.
+    """
+    if os.environ.get("GOLF_DEVICE") == "cpu":
+        mx.set_default_device(mx.cpu)
+    elif mx.metal.is_available():
+        recommended = int(mx.device_info()["max_recommended_working_set_size"])
+        mx.set_wired_limit(recommended)
+        mx.set_cache_limit(recommended // 8)
+    return mx.default_device()

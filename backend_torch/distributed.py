@@ -16,7 +16,7 @@ class Solo:
     world_size = 1
 
     def __init__(self) -> None:
-        self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        self.device = _device()
         self.steps_ahead = 1 if self.device.type == "cpu" else 2  # launched before one is done
 
     def sum(self, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -39,6 +39,8 @@ class Group(Solo):
         if self.device.type == "cuda":
             self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(self.device)
+        else:  # gloo moves arrays of the CPU alone
+            self.device, self.steps_ahead = torch.device("cpu"), 1
         dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
@@ -65,3 +67,13 @@ class Group(Solo):
 def open_group() -> Solo:
     """A Group where a launcher started several processes, else Solo."""
     return Group() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Solo()
+
+
+def _device() -> torch.device:
+    """CUDA, then Metal, then the CPU; GOLF_DEVICE=cpu asks for the last."""
+    if os.environ.get("GOLF_DEVICE") != "cpu":
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+    return torch.device("cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from core.train.recipe import Recipe, with_changes
 from core.train.recipes import smoke
 from tools import english
 
+os.environ.setdefault("GOLF_DEVICE", "cpu")  # what is asserted; make device-check prints others
 VOCAB_SIZE = 384
 DOCUMENTS, VAL_DOCUMENTS, CHARACTERS = 60, 6, 3000
 

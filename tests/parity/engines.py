@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -131,7 +132,8 @@ class Run:
 def control(recipe: Recipe, weights: Weights | None = None) -> Iterator[Run]:
     """torch in float64 throughout: what rounding alone costs is measured against it."""
     torch: Any = importlib.import_module("torch")
-    run = Run("torch", recipe, weights)
+    with patch.dict(os.environ, {"GOLF_DEVICE": "cpu"}):  # Metal has no float64
+        run = Run("torch", recipe, weights)
     run.trainer.model.double()
     run.restart()
     with patch.dict(run.engine.optimizer.DTYPES, {"fp32": torch.float64}):
