@@ -86,4 +86,5 @@ def test_the_shim_is_built_where_it_can_be() -> None:
     if path is None:
         pytest.skip("no Linux, no C compiler or no OpenBLAS in numpy's wheel: MLX runs as it is")
     code = "import ctypes, sys; ctypes.CDLL(sys.argv[1]).cblas_sgemm"
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == 0
