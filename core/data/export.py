@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
+from core.data.documents import read_blocks
+from core.data.encode import Part, Texts, Work, assigned, run_encoder, text_encoder
+from core.data.runs import document_runs
 from core.data.shards import (
     SHARD_TOKENS,
-    ShardWriter,
     Split,
-    Tokens,
     TokenStream,
     check_tokens,
     open_shard,
@@ -26,11 +23,14 @@ from core.data.shards import (
     sidecar_files,
     split_files,
 )
-from core.data.token_bytes import byte_table, spill
+from core.data.token_bytes import byte_table
 from core.data.tokenizer import SentencePieceTokenizer
+from core.data.unfinished import MANIFEST, Unfinished, sha256_of
+from core.data.workers import in_order
 
-MANIFEST = "manifest.json"
 BLOCK_TOKENS = 1 << 22
+
+Progress = Callable[[int, int], None]  # hears bytes read and documents done
 
 
 def tokenize(
@@ -40,93 +40,122 @@ def tokenize(
     *,
     val_docs: int,
     shard_tokens: int = SHARD_TOKENS,
-    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Write `folder`: the first `val_docs` documents are validation, the others train.
 
     A document is BOS and its tokens. The folder appears whole, by one rename, or not at all.
-    Returns the manifest. `progress` hears how many documents are done.
+    Returns the manifest.
     """
-    folder = folder.resolve()
+    works = assigned((Texts([text]) for text in documents), _at_least_0(val_docs))
+    job = {"shard_tokens": shard_tokens}
+    with Unfinished(folder, job, resumable=False) as export:
+        encode = (text_encoder, (tokenizer.name, tokenizer.model))
+        return _written(export, works, encode, 1, _from_documents(tokenizer, shard_tokens))
+
+
+def tokenize_files(
+    paths: Sequence[Path],
+    tokenizer: SentencePieceTokenizer,
+    folder: Path,
+    *,
+    val_docs: int,
+    shard_tokens: int = SHARD_TOKENS,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """`tokenize` for any amount of text: memory holds a few blocks of 1 MiB a process.
+
+    The bytes written do not depend on `workers`. An interrupted export leaves `.NAME.partial`;
+    the same call goes on from there, after it has seen that the inputs begin as they did.
+    """
+    works = assigned(read_blocks(paths), _at_least_0(val_docs))
+    job = {
+        "from": "documents",
+        "tokenizer": tokenizer.sha256,
+        "val_docs": val_docs,
+        "shard_tokens": shard_tokens,
+    }
+    with Unfinished(folder, job, resumable=True) as export:
+        encode = (text_encoder, (tokenizer.name, tokenizer.model))
+        fields = _from_documents(tokenizer, shard_tokens)
+        return _written(export, works, encode, workers, fields, progress)
+
+
+def retokenize(
+    source: Path,
+    old: SentencePieceTokenizer,
+    tokenizer: SentencePieceTokenizer,
+    folder: Path,
+    *,
+    shard_tokens: int = SHARD_TOKENS,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Shards of `old` to shards of `tokenizer`, document by document; the splits stay as they are.
+
+    What is tokenized is the decoded text, and the manifest says so: `raw_bytes` is null and there
+    is no sidecar, since the original bytes are not in the shards.
+    """
+    _check_source(source, old)
+    works = _work_of_shards(source, old)
+    job = {"from": old.sha256, "tokenizer": tokenizer.sha256, "shard_tokens": shard_tokens}
+    fields = {
+        **_from_documents(tokenizer, shard_tokens),
+        "text": "decoded text",
+        "decoded_with": _describe(old),
+    }
+    with Unfinished(folder, job, resumable=True) as export:
+        encode = (run_encoder, ((old.name, old.model), (tokenizer.name, tokenizer.model)))
+        return _written(export, works, encode, workers, fields, progress)
+
+
+def _written(
+    export: Unfinished,
+    works: Iterable[Work],
+    encode: tuple[Callable[..., Callable[[Work], list[Part]]], tuple[Any, ...]],
+    workers: int,
+    fields: dict[str, Any],
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    for work, parts in in_order(*encode, export.remaining(works), workers):
+        export.add(work, parts)
+        if progress is not None:
+            progress(work.source.read_bytes, export.position.documents)
+    return export.finish(fields)
+
+
+def _check_source(source: Path, old: SentencePieceTokenizer) -> None:
+    manifest = read_manifest(source)
+    if manifest is not None and "tokenizer" in manifest:
+        check_manifest(manifest, old)
+    if byte_table(old).needs_sidecar:
+        raise ValueError(
+            f"{old.name}: its text was transformed before it was encoded (private-use symbols), so "
+            "decoding does not give the documents back; tokenize the original documents"
+        )
+
+
+def _work_of_shards(source: Path, old: SentencePieceTokenizer) -> Iterator[Work]:
+    """Validation first; a split may be absent, not both."""
+    both: tuple[Split, ...] = ("val", "train")
+    present = [split for split in both if split_files(source, split)]
+    first = read_bytes = 0
+    for split in present or both[1:]:  # an empty folder gets open_split's sentence
+        for run in document_runs(source, split, old, read_bytes):
+            yield Work(run, first, run.documents if split == "val" else 0, sidecar=False)
+            first += run.documents
+        read_bytes += sum(path.stat().st_size for path in split_files(source, split))
+
+
+def _at_least_0(val_docs: int) -> int:
     if val_docs < 0:
         raise ValueError(f"val_docs {val_docs} must not be negative")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: expected a new or empty folder; choose another or empty it")
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
-    try:
-        source = _told(documents, progress or (lambda done: None))
-        val = _write_split(partial, "val", islice(source, val_docs), tokenizer, shard_tokens)
-        train = _write_split(partial, "train", source, tokenizer, shard_tokens)
-        if not val["documents"] + train["documents"]:
-            raise ValueError("no documents to tokenize; expected at least one")
-        manifest = {
-            "version": 1,
-            "tokenizer": _describe(tokenizer),
-            "shard_tokens": shard_tokens,
-            "splits": {"train": train, "val": val},
-            "files": {file.name: _sha256([file]) for file in sorted(partial.iterdir())},
-        }
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        partial.replace(folder)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
-    return manifest
+    return val_docs
 
 
-def _told(documents: Iterable[str], progress: Callable[[int], None]) -> Iterator[str]:
-    for done, text in enumerate(documents, 1):
-        yield text
-        progress(done)
-
-
-def _write_split(
-    folder: Path,
-    split: Split,
-    documents: Iterable[str],
-    tokenizer: SentencePieceTokenizer,
-    shard_tokens: int,
-) -> dict[str, Any]:
-    """Counts of what was written. Raw bytes are the documents', normalised ones the decoded text's.
-
-    `documents_sha256` is over each document's length (8 bytes, little-endian) and UTF-8 bytes.
-    """
-    keys = ("documents", "tokens", "raw_bytes", "normalised_bytes", "changed_documents")
-    counts, digest = dict.fromkeys(keys, 0), hashlib.sha256()
-    with (
-        ShardWriter(folder, f"fineweb_{split}", shard_tokens) as shards,
-        ShardWriter(folder, "fineweb_val_bytes", shard_tokens) as sidecar,
-    ):
-        for number, text in enumerate(documents):
-            raw = text.encode("utf-8")
-            if split == "val":
-                tokens, raw_bytes = _with_bytes(text, tokenizer, f"validation document {number}")
-                sidecar.write(raw_bytes)
-            else:
-                tokens = _after_bos(tokenizer.encode_ids(text), tokenizer)
-            shards.write(tokens)
-            decoded = tokenizer.decode(tokens)
-            found = (1, len(tokens), len(raw), len(decoded.encode("utf-8")), int(decoded != text))
-            for key, value in zip(keys, found, strict=True):
-                counts[key] += value
-            digest.update(len(raw).to_bytes(8, "little") + raw)
-    return {**counts, "documents_sha256": digest.hexdigest()}
-
-
-def _after_bos(ids: Tokens, tokenizer: SentencePieceTokenizer) -> Tokens:
-    return np.concatenate([np.array([tokenizer.bos_id], np.uint16), ids])
-
-
-def _with_bytes(text: str, tokenizer: SentencePieceTokenizer, where: str) -> tuple[Tokens, Tokens]:
-    """A document's tokens and their sidecar; text without tokens puts its bytes on its BOS."""
-    ids, raw_bytes = tokenizer.encode(text)
-    bos_bytes = 0 if ids.size else len(text.encode("utf-8"))
-    try:
-        sidecar = spill(np.concatenate([np.array([bos_bytes], np.int64), raw_bytes]))
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    return _after_bos(ids, tokenizer), sidecar
+def _from_documents(tokenizer: SentencePieceTokenizer, shard_tokens: int) -> dict[str, Any]:
+    made_with = {"tokenizer": _describe(tokenizer), "shard_tokens": shard_tokens}
+    return {**made_with, "text": "original documents"}
 
 
 def _describe(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
@@ -171,7 +200,7 @@ def data_info(path: Path, tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
     for split in present or ["train"]:  # an empty folder gets open_split's sentence
         sidecar = open_sidecar(path) if split == "val" else None
         found[split] = _info(open_split(path, split), sidecar, tokenizer)
-        found[split]["sha256"] = _sha256(split_files(path, split))
+        found[split]["sha256"] = sha256_of(split_files(path, split))
     return found
 
 
@@ -183,7 +212,7 @@ def _shard_info(path: Path, tokenizer: SentencePieceTokenizer) -> dict[str, Any]
     sidecar = TokenStream([open_shard(beside)]) if beside in sidecar_files(path.parent) else None
     if sidecar is not None and len(sidecar) != len(tokens):
         raise ValueError(f"{beside}: {len(sidecar)} entries for {len(tokens)} tokens of {path}")
-    return {**_info(tokens, sidecar, tokenizer), "sha256": _sha256([path])}
+    return {**_info(tokens, sidecar, tokenizer), "sha256": sha256_of([path])}
 
 
 def _info(
@@ -207,13 +236,3 @@ def _info(
         "bytes_reference": counted,
         "bytes_raw": raw,
     }
-
-
-def _sha256(files: list[Path]) -> str:
-    """Of the files' bytes, one after another."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()

@@ -58,17 +58,26 @@ def check_tokens(tokens: Tokens, vocab_size: int) -> None:
 class ShardWriter:
     """Writes `<prefix>_000000.bin`, ... in `folder`; leave by an exception and none remains.
 
-    Each shard has a temporary name until it is whole. `files` lists the whole ones.
+    Each shard has a temporary name until it is whole. `files` lists the whole ones. Without
+    `with`: `sync` makes all tokens so far survive, and `resume_tokens` goes on behind them.
     """
 
-    def __init__(self, folder: Path, prefix: str, shard_tokens: int = SHARD_TOKENS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        prefix: str,
+        shard_tokens: int = SHARD_TOKENS,
+        *,
+        resume_tokens: int | None = None,
+    ) -> None:
         if not 1 <= shard_tokens < 2**31:
             raise ValueError(f"shard_tokens {shard_tokens} must be between 1 and {2**31 - 1}")
-        self.files: list[Path] = []
+        whole, self._held_tokens = divmod(resume_tokens or 0, shard_tokens)
         self._folder, self._prefix, self._shard_tokens = folder, prefix, shard_tokens
+        self.files = [self._path(number) for number in range(whole)]
         self._file: BinaryIO | None = None
-        self._path = self._partial = folder
-        self._held_tokens = 0
+        if resume_tokens is not None:
+            self._take_up()
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -81,8 +90,12 @@ class ShardWriter:
     ) -> None:
         if kind is not None:
             self._discard()
-        elif self._file is not None:
-            self._finish(self._file)
+        else:
+            self.finish()
+
+    @property
+    def tokens(self) -> int:
+        return len(self.files) * self._shard_tokens + self._held_tokens
 
     def write(self, tokens: Tokens) -> None:
         assert tokens.dtype == np.uint16, tokens.dtype
@@ -93,18 +106,40 @@ class ShardWriter:
             self._held_tokens += part.size
             tokens = tokens[part.size :]
             if self._held_tokens == self._shard_tokens:
-                self._finish(file)
+                self._close_shard(file)
+
+    def sync(self) -> int:
+        """All tokens so far are on the disk; how many."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        return self.tokens
+
+    def finish(self) -> None:
+        """The last shard is whole, however short."""
+        if self._file is not None:
+            self._close_shard(self._file)
+
+    def leave(self) -> None:
+        """Close the file and let it lie unfinished."""
+        if self._file is not None:
+            self._file.close()
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{self._prefix}_{number:06d}.bin"
+
+    def _partial(self, number: int) -> Path:
+        return self._folder / f"{self._prefix}_{number:06d}.bin.partial"
 
     def _begin(self) -> BinaryIO:
-        self._path = self._folder / f"{self._prefix}_{len(self.files):06d}.bin"
-        self._partial = self._path.with_name(self._path.name + ".partial")
-        if self._path.exists():
-            raise ValueError(f"{self._path}: already exists; choose another folder or remove it")
-        self._file = self._partial.open("wb")
+        path = self._path(len(self.files))
+        if path.exists():
+            raise ValueError(f"{path}: already exists; choose another folder or remove it")
+        self._file = self._partial(len(self.files)).open("wb")
         self._file.write(bytes(HEADER_BYTES))
         return self._file
 
-    def _finish(self, file: BinaryIO) -> None:
+    def _close_shard(self, file: BinaryIO) -> None:
         header = np.zeros(HEADER_INTS, "<i4")
         header[:3] = MAGIC, VERSION, self._held_tokens
         file.seek(0)
@@ -112,17 +147,46 @@ class ShardWriter:
         file.flush()
         os.fsync(file.fileno())
         file.close()
-        self._partial.replace(self._path)
-        self.files.append(self._path)
+        path = self._path(len(self.files))
+        self._partial(len(self.files)).replace(path)
+        self.files.append(path)
         self._file, self._held_tokens = None, 0
+
+    def _take_up(self) -> None:
+        """Cut what lies behind the tokens that survive; ValueError when they are not all there."""
+        for path in self.files:
+            _need_bytes(path, HEADER_BYTES + 2 * self._shard_tokens)
+        last = len(self.files)
+        if self._held_tokens:
+            if self._path(last).exists():  # it became whole later
+                self._path(last).replace(self._partial(last))
+            size = HEADER_BYTES + 2 * self._held_tokens
+            _need_bytes(self._partial(last), size)
+            self._file = self._partial(last).open("r+b")
+            self._file.truncate(size)
+            self._file.seek(size)
+            last += 1
+        while self._path(last).exists() or self._partial(last).exists():
+            self._path(last).unlink(missing_ok=True)
+            self._partial(last).unlink(missing_ok=True)
+            last += 1
 
     def _discard(self) -> None:
         if self._file is not None:
             self._file.close()
-            self._partial.unlink(missing_ok=True)
+            self._partial(len(self.files)).unlink(missing_ok=True)
         for path in self.files:
             path.unlink(missing_ok=True)
         self.files, self._file = [], None
+
+
+def _need_bytes(path: Path, size: int) -> None:
+    found = path.stat().st_size if path.exists() else 0
+    if found < size:
+        raise ValueError(
+            f"{path}: {found} bytes, {size} were written before the interruption; remove "
+            f"{path.parent} and write the shards again"
+        )
 
 
 class TokenStream:

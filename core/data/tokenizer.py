@@ -50,7 +50,7 @@ class SentencePieceTokenizer:
     def __init__(self, name: str, model: bytes) -> None:
         self.name = name
         self.sha256 = hashlib.sha256(model).hexdigest()
-        self._model = model
+        self.model = model
         self._sp = _load(name, model)
         self.vocab_size: int = self._sp.get_piece_size()
         self.bos_id: int = self._sp.bos_id()
@@ -86,7 +86,7 @@ class SentencePieceTokenizer:
 
     @cached_property
     def _pieces(self) -> list[Piece]:
-        return [_piece(value) for number, value in _fields(self._model) if number == 1]
+        return [_piece(value) for number, value in _fields(self.model) if number == 1]
 
 
 def open_tokenizer(path: str | Path) -> SentencePieceTokenizer:

@@ -106,6 +106,34 @@ def test_a_writer_neither_overwrites_nor_removes_what_was_there(tmp_path):
             ShardWriter(tmp_path, "x", size)
 
 
+@pytest.mark.parametrize("shard_tokens", [1, 7, 300, 500, 5000])
+def test_a_writer_goes_on_behind_what_survived(tmp_path, shard_tokens):
+    for mark in (0, 1, 299, 300, 500, 999, 1000):
+        folder = tmp_path / str(mark)
+        folder.mkdir()
+        first = ShardWriter(folder, "fineweb_val", shard_tokens)
+        first.write(TOKENS[:mark])
+        assert first.sync() == mark
+        first.write(TOKENS[::-1])  # lost: whole shards and a part of one
+        first.finish() if mark % 2 else first.leave()
+        other = _write(folder, "fineweb_val_bytes", TOKENS[:9])  # its name begins alike
+        again = ShardWriter(folder, "fineweb_val", shard_tokens, resume_tokens=mark)
+        again.write(TOKENS[mark:])
+        again.finish()
+        stream = open_split(folder, "val")
+        if mark:
+            assert np.array_equal(stream.slice(0, len(stream)), TOKENS)
+            assert sorted(folder.iterdir()) == sorted([*again.files, *other])
+
+
+def test_a_writer_does_not_go_on_behind_what_is_not_there(tmp_path):
+    _write(tmp_path, "fineweb_val", TOKENS, 300)
+    (tmp_path / "fineweb_val_000001.bin").write_bytes(b"short")
+    for tokens in (400, 900, 1300):
+        with pytest.raises(ValueError, match=r"bytes, \d+ were written before the interruption"):
+            ShardWriter(tmp_path, "fineweb_val", 300, resume_tokens=tokens)
+
+
 def test_an_unfinished_shard_is_not_seen_as_data(tmp_path):
     with ShardWriter(tmp_path, "fineweb_val") as writer:
         writer.write(TOKENS)

@@ -46,7 +46,9 @@ def measured(rung: Rung) -> tuple[list[str], bool]:
 
 
 def shown(value: float, rung: Rung) -> str:
-    return "equal" if rung.bound == 0 and value == 0 else f"{value:.0e}"
+    if value == 0:
+        return "equal" if rung.bound == 0 else "none"
+    return f"{value:.0e}"
 
 
 def machine() -> str:
