@@ -10,7 +10,7 @@ ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Threads that wait asleep leave a busy machine's other work alone.
 ASLEEP = OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test test-slow check device-check install clean
+.PHONY: demo test test-slow bench check device-check install clean
 
 demo: install
 	@$(ASLEEP) $(PRELOAD) $(VENV)/golf demo $(ARGS)
@@ -22,8 +22,18 @@ test-slow: install
 	@$(ONE_THREAD) $(PRELOAD) $(VENV)/python -m pytest -m slow $(ARGS)
 
 # The ladder as measured on this device, to paste into docs.
-device-check: install
+device-# The training step against its reference form, in one run, on both engines.
+bench: install
+	@$(VENV)/golf bench small data.train_batch_tokens=8192 --backend torch $(ARGS)
+	@$(PRELOAD) $(VENV)/golf bench small data.train_batch_tokens=8192 --backend mlx $(ARGS)
+
+check: install
 	@$(PRELOAD) $(VENV)/python -m tests.parity.report --long
+
+# The training step against its reference form, in one run, on both engines.
+bench: install
+	@$(VENV)/golf bench small data.train_batch_tokens=8192 --backend torch $(ARGS)
+	@$(PRELOAD) $(VENV)/golf bench small data.train_batch_tokens=8192 --backend mlx $(ARGS)
 
 check: install
 	$(VENV)/ruff check .

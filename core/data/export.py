@@ -25,7 +25,7 @@ from core.data.shards import (
 )
 from core.data.token_bytes import byte_table
 from core.data.tokenizer import SentencePieceTokenizer
-from core.data.unfinished import MANIFEST, Unfinished, sha256_of
+from core.data.unfinished import DECODED, MANIFEST, ORIGINAL, Unfinished, sha256_of
 from core.data.workers import in_order
 
 BLOCK_TOKENS = 1 << 22
@@ -101,7 +101,7 @@ def retokenize(
     job = {"from": old.sha256, "tokenizer": tokenizer.sha256, "shard_tokens": shard_tokens}
     fields = {
         **_from_documents(tokenizer, shard_tokens),
-        "text": "decoded text",
+        "text": DECODED,
         "decoded_with": _describe(old),
     }
     with Unfinished(folder, job, resumable=True) as export:
@@ -155,7 +155,7 @@ def _at_least_0(val_docs: int) -> int:
 
 def _from_documents(tokenizer: SentencePieceTokenizer, shard_tokens: int) -> dict[str, Any]:
     made_with = {"tokenizer": _describe(tokenizer), "shard_tokens": shard_tokens}
-    return {**made_with, "text": "original documents"}
+    return {**made_with, "text": ORIGINAL}
 
 
 def _describe(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def document_runs(
     split: Split,
     tokenizer: SentencePieceTokenizer,
     read_before: int = 0,
-    run_tokens: int = RUN_TOKENS,
+    run_tokens: int | None = None,
 ) -> Iterator[Run]:
     """Documents as they lie in a split, as many together as `run_tokens` hold, at least one.
 
@@ -38,7 +38,7 @@ def document_runs(
     """
     open_split(folder, split)  # for its sentences, before anything is read
     held, read_bytes = [NOTHING], read_before
-    for block in shard_blocks(split_files(folder, split), run_tokens):
+    for block in shard_blocks(split_files(folder, split), run_tokens or RUN_TOKENS):
         check_tokens(block, tokenizer.vocab_size)
         read_bytes += block.nbytes
         starts = np.flatnonzero(block == tokenizer.bos_id)

@@ -18,6 +18,7 @@ from core.data.shards import ShardWriter, Split
 
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
+ORIGINAL, DECODED = "original documents", "decoded text"  # what was tokenized, by the manifest
 SAVE_BYTES = 1 << 25  # of text, between two moments that an interrupted export goes on from
 
 
@@ -108,7 +109,7 @@ class Unfinished:
         manifest = {
             "version": 2,
             **fields,
-            "splits": {split: self._split(split) for split in get_args(Split)},
+            "splits": {split: self._split(split, fields["text"]) for split in get_args(Split)},
             "files": {path.name: sha256_of([path]) for path in shards},
         }
         _write(self.partial / MANIFEST, manifest)
@@ -123,10 +124,14 @@ class Unfinished:
             shutil.rmtree(self.partial, ignore_errors=True)
         os.close(self._lock)
 
-    def _split(self, split: Split) -> dict[str, Any]:
-        counts = self.position.counts.get(split, [0] * len(COUNTED))
+    def _split(self, split: Split, text: str) -> dict[str, Any]:
+        """`documents_sha256` is _chained over the SHA-256 of each document's UTF-8 bytes."""
+        held = self.position.counts.get(split, [0] * len(COUNTED))
+        counts: dict[str, int | None] = dict(zip(COUNTED, held, strict=True))
+        if text == DECODED:
+            counts |= {"raw_bytes": None, "decoded_bytes": counts["raw_bytes"]}
         chain = self.position.chains.get(split, _chained(None, []))
-        return {**dict(zip(COUNTED, counts, strict=True)), "documents_sha256": chain}
+        return {**counts, "documents_sha256": chain}
 
     def _writer(self, prefix: str) -> ShardWriter:
         held = self.position.tokens.get(prefix, 0)

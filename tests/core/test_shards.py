@@ -106,24 +106,24 @@ def test_a_writer_neither_overwrites_nor_removes_what_was_there(tmp_path):
             ShardWriter(tmp_path, "x", size)
 
 
-@pytest.mark.parametrize("shard_tokens", [1, 7, 300, 500, 5000])
+@pytest.mark.parametrize("shard_tokens", [1, 7, 30, 50, 500])
 def test_a_writer_goes_on_behind_what_survived(tmp_path, shard_tokens):
-    for mark in (0, 1, 299, 300, 500, 999, 1000):
+    tokens = TOKENS[:100]
+    for mark in (0, 1, 29, 30, 50, 99, 100):
         folder = tmp_path / str(mark)
         folder.mkdir()
         first = ShardWriter(folder, "fineweb_val", shard_tokens)
-        first.write(TOKENS[:mark])
+        first.write(tokens[:mark])
         assert first.sync() == mark
-        first.write(TOKENS[::-1])  # lost: whole shards and a part of one
+        first.write(tokens[::-1])  # lost: whole shards and a part of one
         first.finish() if mark % 2 else first.leave()
-        other = _write(folder, "fineweb_val_bytes", TOKENS[:9])  # its name begins alike
+        other = _write(folder, "fineweb_val_bytes", tokens[:9])  # its name begins alike
         again = ShardWriter(folder, "fineweb_val", shard_tokens, resume_tokens=mark)
-        again.write(TOKENS[mark:])
+        again.write(tokens[mark:])
         again.finish()
         stream = open_split(folder, "val")
-        if mark:
-            assert np.array_equal(stream.slice(0, len(stream)), TOKENS)
-            assert sorted(folder.iterdir()) == sorted([*again.files, *other])
+        assert np.array_equal(stream.slice(0, len(stream)), tokens)
+        assert sorted(folder.iterdir()) == sorted([*again.files, *other])
 
 
 def test_a_writer_does_not_go_on_behind_what_is_not_there(tmp_path):

@@ -1,17 +1,28 @@
-"""golf data and golf tokenizer: documents to shards, and what shards hold, as a user runs it."""
+"""golf data and golf tokenizer, as a user runs them: fields, exit codes, sentences, progress."""
 
 from __future__ import annotations
 
 import json
+import re
+import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+import tools.data
+import tools.tokenizer
+from core.data.unfinished import unfinished_folder
 from tests.conftest import Text
 from tools.main import main
 
+Capture = pytest.CaptureFixture[str]
 
-def golf(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+
+def golf(capsys: Capture, *words: object) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr."""
     try:
         code = main([str(word) for word in words])
     except SystemExit as stop:
@@ -20,125 +31,234 @@ def golf(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, 
     return code, out, err
 
 
-@pytest.fixture
-def source(text: Text, tmp_path: Path) -> Path:
-    path = tmp_path / "docs.jsonl"
+def golf_json(capsys: Capture, *words: object) -> dict[str, Any]:
+    code, out, err = golf(capsys, *words, "--json")
+    assert code == 0, err
+    fields: dict[str, Any] = json.loads(out)
+    return fields
+
+
+@pytest.fixture(scope="module")
+def source(text: Text, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "docs.jsonl"
     path.write_text("".join(json.dumps({"text": d}) + "\n" for d in text.documents))
     return path
 
 
-def test_the_bytes_do_not_depend_on_the_workers(
-    capsys: pytest.CaptureFixture[str], text: Text, source: Path, tmp_path: Path
+@pytest.fixture(scope="module")
+def larger(text: Text, source: Path) -> Path:
+    """A second tokenizer, of 512 pieces."""
+    model = source.with_name("larger.model")
+    assert (
+        main(["tokenizer", "train", str(source), "--vocab-size", "512", "--out", str(model)]) == 0
+    )
+    return model
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_tokenize_writes_the_same_with_any_number_of_workers(
+    capsys: Capture, text: Text, source: Path, tmp_path: Path
 ) -> None:
     for workers in (1, 2):
         words = ("--tokenizer", text.model, "--val-docs", 6, "--workers", workers)
-        assert (
-            golf(capsys, "data", "tokenize", source, *words, "--out", tmp_path / f"{workers}")[0]
-            == 0
-        )
-    one, two = (tmp_path / name for name in ("1", "2"))
-    names = sorted(path.name for path in one.iterdir())
-    assert names == sorted(path.name for path in two.iterdir()) and "manifest.json" in names
-    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in names)
+        out = tmp_path / str(workers)
+        manifest = golf_json(capsys, "data", "tokenize", source, *words, "--out", out)
+        assert manifest["splits"]["val"]["documents"] == 6
+    assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(text.shards)
 
 
-def test_verify_passes_what_was_exported_and_names_what_was_changed(
-    capsys: pytest.CaptureFixture[str], text: Text, source: Path, tmp_path: Path
+def test_an_interrupted_tokenize_says_how_to_go_on(
+    capsys: Capture, text: Text, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shards = tmp_path / "shards"
-    words = ("--tokenizer", text.model)
-    golf(capsys, "data", "tokenize", source, *words, "--val-docs", 6, "--out", shards)
-    code, out, _ = golf(capsys, "data", "verify", shards, *words, "--json")
-    findings = json.loads(out)["findings"]
-    assert code == 0 and {finding["status"] for finding in findings} == {"PASS"}
-    assert {"rule", "status", "subject", "evidence", "source"} <= set(findings[0])
-    path = shards / "fineweb_val_000000.bin"
-    data = bytearray(path.read_bytes())
-    data[-2:] = b"\x05\x00"
-    path.write_bytes(data)
-    code, out, _ = golf(capsys, "data", "verify", shards, *words, "--json")
-    failed = [f["rule"] for f in json.loads(out)["findings"] if f["status"] == "FAIL"]
-    assert code == 1 and "hash" in failed
+    from core.data.documents import read_blocks
+
+    monkeypatch.setattr("core.data.export.read_blocks", partial(read_blocks, block_bytes=2000))
+    monkeypatch.setattr("core.data.unfinished.SAVE_BYTES", 10_000)
+    broken = tmp_path / "docs.jsonl"
+    broken.write_text(source.read_text() + "not json\n")
+    words = ("data", "tokenize", broken, "--tokenizer", text.model, "--val-docs", 6)
+    words += ("--workers", 1, "--out", tmp_path / "out")
+    code, _, err = golf(capsys, *words)
+    left = unfinished_folder(tmp_path / "out")
+    assert code == 1 and "docs.jsonl:61: expected one JSON object" in err
+    assert f"{left}; the same command goes on" in err and left.is_dir()
+    broken.write_text(source.read_text())
+    assert golf(capsys, *words)[0] == 0
+    assert contents(tmp_path / "out") == contents(text.shards)
 
 
-def test_verify_finds_a_document_on_both_sides(
-    capsys: pytest.CaptureFixture[str], text: Text, tmp_path: Path
+def test_from_shards(
+    capsys: Capture, text: Text, source: Path, larger: Path, tmp_path: Path
 ) -> None:
-    source = tmp_path / "twice.jsonl"
-    documents = [*text.documents[:3], *text.documents]
-    source.write_text("".join(json.dumps({"text": d}) + "\n" for d in documents))
-    words = ("--tokenizer", text.model)
-    golf(capsys, "data", "tokenize", source, *words, "--val-docs", 3, "--out", tmp_path / "s")
-    code, out, _ = golf(capsys, "data", "verify", tmp_path / "s", *words, "--json")
-    failed = {f["rule"] for f in json.loads(out)["findings"] if f["status"] == "FAIL"}
-    assert code == 1 and "overlap" in failed
+    words = ("--from-shards", text.shards, "--old-tokenizer", text.model, "--workers", 1)
+    words += ("--tokenizer", larger, "--out", tmp_path / "out")
+    manifest = golf_json(capsys, "data", "tokenize", *words)
+    assert manifest["text"] == "decoded text"
+    splits = manifest["splits"]
+    assert (splits["val"]["documents"], splits["train"]["documents"]) == (6, 54)
+    info = golf_json(capsys, "data", "info", tmp_path / "out", "--tokenizer", larger)
+    assert info["val"]["bytes_raw"] is None
+    assert golf(capsys, "data", "verify", tmp_path / "out", "--tokenizer", larger)[0] == 0
 
 
-def test_shards_become_shards_of_another_tokenizer(
-    capsys: pytest.CaptureFixture[str], text: Text, source: Path, tmp_path: Path
+def test_verify(capsys: Capture, text: Text, larger: Path) -> None:
+    words = ("data", "verify", text.shards, "--tokenizer")
+    findings = golf_json(capsys, *words, text.model)["findings"]
+    assert {f["status"] for f in findings} == {"PASS"}
+    assert set(findings[0]) == {"rule", "status", "subject", "evidence", "source"}
+    code, out, _ = golf(capsys, *words, larger, "--json")
+    failed = [f for f in json.loads(out)["findings"] if f["status"] == "FAIL"]
+    assert code == 1 and "tokenizer" in {f["rule"] for f in failed}
+    code, out, _ = golf(capsys, *words, larger)
+    assert code == 1 and "FAIL       tokenizer" in out
+    assert out.splitlines()[-1].endswith("UNDECIDED")
+
+
+def test_train_says_what_it_trained_on(
+    capsys: Capture, text: Text, source: Path, tmp_path: Path
 ) -> None:
-    other = tmp_path / "other.model"
-    assert golf(capsys, "tokenizer", "train", source, "--vocab-size", 400, "--out", other)[0] == 0
-    words = ("--from-shards", text.shards, "--old-tokenizer", text.model, "--tokenizer", other)
-    code, out, _ = golf(capsys, "data", "tokenize", *words, "--out", tmp_path / "again", "--json")
-    manifest = json.loads(out)
-    assert code == 0 and manifest["splits"]["val"]["documents"] == 6
-    assert "decoded" in json.dumps(manifest)
-    assert not list((tmp_path / "again").glob("*_bytes_*"))
-    code, out, _ = golf(capsys, "data", "info", tmp_path / "again", "--tokenizer", other, "--json")
-    decoded = [text.tokenizer.decode(text.tokenizer.encode(d)[0]) for d in text.documents[:6]]
-    assert json.loads(out)["val"]["bytes_reference"] == sum(len(d.encode()) for d in decoded)
-    assert json.loads(out)["val"]["bytes_raw"] is None
+    sizes = [len(d.encode()) for d in text.documents]
+    cases: list[tuple[list[object], int]] = [
+        ([], 60),
+        (["--train-docs", 20], 20),
+        (["--max-bytes", sum(sizes[:31])], 31),
+        (["--max-bytes", 0], 60),
+    ]
+    for bounds, documents in cases:
+        words = ("--vocab-size", 384, "--out", tmp_path / "x.model", *bounds)
+        code, out, err = golf(capsys, "tokenizer", "train", source, *words)
+        assert code == 0 and f"documents   {documents}\n" in out
+        assert f"bytes       {sum(sizes[:documents]):,}\n" in out
+        assert ("the rest is left out" in err) == (documents < 60)
 
 
-def test_inspect_and_compare(capsys: pytest.CaptureFixture[str], text: Text, source: Path) -> None:
-    code, out, _ = golf(capsys, "tokenizer", "inspect", text.model, source, "--json")
-    fields = json.loads(out)
-    assert code == 0 and fields["vocab_size"] == 384 and fields["byte_table_exact"] is True
-    assert fields["text"]["bytes"] == sum(len(d.encode()) for d in text.documents)
-    code, out, _ = golf(
-        capsys, "tokenizer", "compare", text.model, "420", "--text", source, "--json"
-    )
-    assert code == 0 and "420" in out and text.model.stem in out
+def test_inspect(capsys: Capture, text: Text, source: Path) -> None:
+    words = ("tokenizer", "inspect", "--model-dim", 256, text.model)
+    alone = golf_json(capsys, *words)
+    assert alone["vocab_size"] == 384 and alone["kinds"]["byte"] == 256
+    assert alone["embedding_bytes"] == 384 * 256 + 2 * 384
+    assert alone["byte_table_exact"] is True and alone["byte_table_problem"] is None
+    found = golf_json(capsys, *words, source)["text"]
+    assert found["documents"] == 60
+    assert found["bytes"] == sum(len(d.encode()) for d in text.documents)
+    assert found["bytes_per_token"] == round(found["bytes"] / found["tokens"], 4)
+    lost = [d for d in text.documents if text.tokenizer.decode(text.tokenizer.encode_ids(d)) != d]
+    assert found["lost_documents"] == len(lost) and found["lossless"] == (not lost)
+    assert found["unused"] == len(found["unused_pieces"])
+    code, out, _ = golf(capsys, *words, source)
+    assert code == 0 and "byte_table_exact    True" in out and "[text]" in out
 
 
-def test_all_documents_in_validation_is_said(
-    capsys: pytest.CaptureFixture[str], text: Text, source: Path, tmp_path: Path
+def test_compare(capsys: Capture, text: Text, source: Path, larger: Path, tmp_path: Path) -> None:
+    words = ("tokenizer", "compare", 384, text.model, larger, "--text", source, "--model-dim", 256)
+    fields = golf_json(capsys, *words, "--tokens-per-s", 1000, "--keep", tmp_path)
+    trained, given, more = fields["tokenizers"]
+    assert [row["vocab_size"] for row in fields["tokenizers"]] == [384, 384, 512]
+    assert more["bytes_per_token"] > given["bytes_per_token"] >= trained["bytes_per_token"] - 0.1
+    assert more["tokens_per_document"] < given["tokens_per_document"]
+    for row in fields["tokenizers"]:
+        assert row["tokens_seen"] == 600_000
+        assert row["bytes_seen"] == pytest.approx(600_000 * row["bytes_per_token"], rel=1e-4)
+        assert row["embedding_frac"] == round(row["embedding_bytes"] / 16_000_000, 4)
+        assert row["byte_table_exact"]
+    assert "1,000 tokens/s whatever the vocabulary" in fields["assumed"]["speed"]
+    measured = golf_json(capsys, "tokenizer", "inspect", tmp_path / "bpe_384.model", source)
+    assert measured["name"] == trained["name"] == "bpe_384"
+    code, out, err = golf(capsys, *words)
+    assert code == 0 and "12,000,000 tokens/s" in err and "baseline's" in err
+    assert out.splitlines()[0].split()[:3] == ["tokenizer", "pieces", "bytes/token"]
+    assert len(out.splitlines()) == 4
+
+
+def test_what_is_measured_is_not_trained_on(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("--tokenizer", text.model, "--out", tmp_path / "s")
-    code, _, err = golf(capsys, "data", "tokenize", source, *words)
-    assert code == 0 and "lower --val-docs" in err
+    path = tmp_path / "docs.jsonl"
+    path.write_text("".join(json.dumps({"text": f"number {i} of them"}) + "\n" for i in range(25)))
+    trained: list[str] = []
+    real = tools.tokenizer.train_tokenizer
+
+    def spy(documents: Any, *words: Any) -> Any:
+        trained.extend(documents)
+        return real(trained, *words)
+
+    monkeypatch.setattr("tools.tokenizer.train_tokenizer", spy)
+    fields = golf_json(capsys, "tokenizer", "compare", 290, "--text", path)
+    assert len(trained) == 22 and not {f"number {i} of them" for i in (0, 10, 20)} & set(trained)
+    assert fields["text"] == {"documents": 25, "bytes": sum(map(len, trained)) + 50, "cut": False}
 
 
-WRONG = [
-    (["data", "tokenize", "--tokenizer", "m", "--out", "o"], 2, "nothing to tokenize"),
+USAGE = [
+    # words, exit code, part of the sentence on stderr
+    ("data tokenize --tokenizer MODEL --out OUT", 2, "nothing to tokenize"),
+    ("data tokenize SOURCE --from-shards SHARDS --tokenizer MODEL --out OUT", 2, "one of them"),
+    ("data tokenize --from-shards SHARDS --tokenizer MODEL --out OUT", 2, "go together"),
+    ("data tokenize SOURCE --old-tokenizer MODEL --tokenizer MODEL --out OUT", 2, "go together"),
     (
-        ["data", "tokenize", "a", "--from-shards", "b", "--tokenizer", "m", "--out", "o"],
+        "data tokenize --from-shards SHARDS --old-tokenizer MODEL --val-docs 5 "
+        "--tokenizer MODEL --out OUT",
         2,
-        "one of",
+        "shards keep their own split",
     ),
     (
-        ["data", "tokenize", "--from-shards", "b", "--tokenizer", "m", "--out", "o"],
-        2,
-        "go together",
+        "data tokenize --from-shards OUT --old-tokenizer MODEL --tokenizer MODEL --out OUT",
+        1,
+        "no such folder",
     ),
-    (["data", "verify", "nowhere", "--tokenizer", "none.model"], 1, "golf tokenizer train"),
-    (["tokenizer", "inspect", "none.model"], 1, "golf tokenizer train"),
+    ("data tokenize SOURCE --tokenizer MODEL --out OUT --workers 0", 1, "workers 0 must be"),
+    ("data tokenize OUT --tokenizer MODEL --out OUT", 1, "no such file or folder"),
+    ("data verify OUT --tokenizer MODEL", 1, "no such shard or folder"),
+    ("data verify SHARDS --tokenizer OUT", 1, "no such tokenizer"),
+    ("tokenizer inspect OUT", 1, "no such tokenizer"),
+    ("tokenizer inspect MODEL OUT", 1, "no such file or folder"),
+    ("tokenizer inspect MODEL --model-dim 0", 2, "--model-dim 0 must be above 0"),
+    ("tokenizer compare 384 OUT --text SOURCE", 2, "neither a .model file"),
+    ("tokenizer compare 384 --text SOURCE --train-docs 1", 1, "one document cannot be"),
+    ("tokenizer compare 384 --text SOURCE --tokens-per-s -1", 2, "must be above 0"),
+    ("tokenizer train SOURCE --out OUT --train-docs -1", 1, "a sample of -1 documents"),
 ]
 
 
-@pytest.mark.parametrize(("words", "code", "sentence"), WRONG)
+@pytest.mark.parametrize(("line", "code", "sentence"), USAGE)
 def test_what_a_user_can_get_wrong(
-    capsys: pytest.CaptureFixture[str], words: list[str], code: int, sentence: str
+    capsys: Capture,
+    text: Text,
+    source: Path,
+    tmp_path: Path,
+    line: str,
+    code: int,
+    sentence: str,
 ) -> None:
-    found, _, err = golf(capsys, *words)
+    places = {"MODEL": text.model, "SOURCE": source, "SHARDS": text.shards}
+    words = [places.get(word, tmp_path / word if word == "OUT" else word) for word in line.split()]
+    found, out, err = golf(capsys, *words)
     assert (found, sentence in err) == (code, True), err
+    assert out == "" and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_info_refuses_another_tokenizer(
-    capsys: pytest.CaptureFixture[str], text: Text, source: Path, tmp_path: Path
+def test_plain_progress_tells_what_is_left(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = tmp_path / "other.model"
-    golf(capsys, "tokenizer", "train", source, "--vocab-size", 400, "--out", other)
-    code, _, err = golf(capsys, "data", "info", text.shards, "--tokenizer", other)
-    assert code == 1 and "wrong tokenizer for the shards" in err
+    clock = iter([0.0, 1.0, 5.0, 12.0, 13.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with tools.data._told(1_000) as tell:
+        for read in (500, 600, 720, 730):  # what was there at first has no speed
+            tell(read, read // 10)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["720 of 1,000 bytes, 72 documents, 0.0 MB/s, 14 s left"]
+
+
+def test_a_terminal_has_a_bar(
+    capsys: Capture, text: Text, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = partial(Console, force_terminal=True, width=100)
+    monkeypatch.setattr("tools.data.Console", terminal)
+    words = ("--tokenizer", text.model, "--val-docs", 6, "--workers", 1, "--out", tmp_path / "out")
+    code, out, err = golf(capsys, "data", "tokenize", source, *words)
+    assert code == 0 and "[val]" in out
+    assert "60 documents" in err and "0:00:00" in err
+    assert re.search(r"([\d.]+)/\1 kB", err)
