@@ -1,4 +1,4 @@
-"""Shards document by document: whole documents at a time, one shard in memory's view at once."""
+"""Shards block by block and document by document, in little memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.data.encode import NOTHING, Run
-from core.data.shards import Split, Tokens, check_tokens, open_shard, open_split, split_files
+from core.data.shards import (
+    HEADER_BYTES,
+    Split,
+    Tokens,
+    check_tokens,
+    open_shard,
+    open_split,
+    split_files,
+)
 from core.data.tokenizer import SentencePieceTokenizer
 
 RUN_TOKENS = 1 << 19
@@ -18,11 +26,12 @@ LONGEST_TOKENS = 1 << 26  # of one document
 
 
 def shard_blocks(files: Sequence[Path], block_tokens: int) -> Iterator[Tokens]:
-    """All tokens in order; each shard is mapped while it is read and let go after it."""
+    """All tokens in order, one block mapped at a time: pages of a longer map count as memory."""
     for path in files:
-        shard = open_shard(path)
-        for start in range(0, len(shard), block_tokens):
-            yield np.array(shard[start : start + block_tokens])
+        count = len(open_shard(path))
+        for start in range(0, count, block_tokens):
+            shape = (min(block_tokens, count - start),)
+            yield np.array(np.memmap(path, "<u2", "r", HEADER_BYTES + 2 * start, shape))
 
 
 def document_runs(

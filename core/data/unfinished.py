@@ -19,7 +19,7 @@ from core.data.shards import ShardWriter, Split
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
 ORIGINAL, DECODED = "original documents", "decoded text"  # what was tokenized, by the manifest
-SAVE_BYTES = 1 << 25  # of text, between two moments that an interrupted export goes on from
+SAVE_BYTES = 1 << 24  # of text, between two moments that an interrupted export goes on from
 
 
 @dataclass
