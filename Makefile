@@ -22,12 +22,7 @@ test-slow: install
 	@$(ONE_THREAD) $(PRELOAD) $(VENV)/python -m pytest -m slow $(ARGS)
 
 # The ladder as measured on this device, to paste into docs.
-device-# The training step against its reference form, in one run, on both engines.
-bench: install
-	@$(VENV)/golf bench small data.train_batch_tokens=8192 --backend torch $(ARGS)
-	@$(PRELOAD) $(VENV)/golf bench small data.train_batch_tokens=8192 --backend mlx $(ARGS)
-
-check: install
+device-check: install
 	@$(PRELOAD) $(VENV)/python -m tests.parity.report --long
 
 # The training step against its reference form, in one run, on both engines.

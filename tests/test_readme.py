@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+
+import pytest
 
 from tests.parity.report import HEAD, left
 from tests.parity.rungs import RUNGS
@@ -36,6 +40,16 @@ def test_the_worked_example_names_lines_that_are_there() -> None:
         source = (ROOT / name).read_text(encoding="utf-8")
         for line in context.splitlines():
             assert line[1:] in source, f"{name}: {line[1:]}"
+
+
+def test_the_makefile_can_be_read() -> None:
+    """Every target that README and CONTRIBUTING name is one, and make parses the file."""
+    if shutil.which("make") is None:
+        pytest.skip("no make on this machine")
+    for target in ("demo", "test", "test-slow", "check", "device-check", "bench"):
+        command = ["make", "--dry-run", "PYTHON=true", target]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 def test_machine_words_stay_out() -> None:
