@@ -5,7 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
@@ -42,20 +43,16 @@ def _spread(items: Iterator[Any], idle: list[Connection]) -> Iterator[tuple[Any,
     busy: dict[Connection, int] = {}
     held: dict[int, Any] = {}  # items given out, by number
     done: dict[int, Any] = {}
-    failure: Exception | None = None
     given = told = 0
-    more = True
+    end: _End | None = None
     while True:
-        while more and idle and given - told < most:
-            try:
-                held[given] = next(items)
-            except StopIteration:
-                more = False
-            except Exception as error:  # told behind what came before it
-                more, failure = False, error
+        while end is None and idle and given - told < most:
+            item = _taken(items)
+            if isinstance(item, _End):
+                end = item
             else:
-                idle[-1].send(held[given])
-                busy[idle.pop()] = given
+                held[given] = item
+                busy[_asked(idle.pop(), item)] = given
                 given += 1
         if told in done:
             yield held.pop(told), _result(done.pop(told))
@@ -67,8 +64,30 @@ def _spread(items: Iterator[Any], idle: list[Connection]) -> Iterator[tuple[Any,
                 idle.append(connection)
         else:
             break
-    if failure is not None:
-        raise failure
+    if end is not None and end.failure is not None:
+        raise end.failure
+
+
+@dataclass(frozen=True)
+class _End:
+    """No more items, because there are none or because reading them failed."""
+
+    failure: Exception | None
+
+
+def _taken(items: Iterator[Any]) -> Any:
+    try:
+        return next(items)
+    except StopIteration:
+        return _End(None)
+    except Exception as error:  # told behind what came before it
+        return _End(error)
+
+
+def _asked(connection: Connection, item: Any) -> Connection:
+    with suppress(OSError):  # a process that is gone is noticed when it should answer
+        connection.send(item)
+    return connection
 
 
 def _received(connection: Connection) -> Any:

@@ -53,9 +53,19 @@ def test_what_the_items_raise_comes_behind_the_results_before_it(workers):
     assert found == [0, 1, 2, 3, 4]
 
 
-def test_a_process_that_dies_is_told():
+def dead(factor):
+    raise SystemExit
+
+
+@pytest.mark.parametrize("start", [make, dead])
+def test_a_process_that_dies_is_told(start):
+    def items():
+        yield from (1, 17, 3, 3, 17)
+        time.sleep(0.5)  # both have died, one or both of them idle
+        yield from range(1, 7)
+
     with pytest.raises(ChildProcessError, match=r"ended before .* fewer --workers"):
-        list(in_order(make, (1,), [17, 1, 2], 2))
+        list(in_order(start, (1,), items(), 2))
     assert not multiprocessing.active_children()
 
 
