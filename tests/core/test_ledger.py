@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from core.artifact.container import Artifact, write
-from core.artifact.ledger import CAP_BYTES, Ledger, ledger, require_fits, unbundled_code_bytes
+from core.artifact.ledger import (
+    CAP_BYTES,
+    Ledger,
+    imported_files,
+    ledger,
+    require_fits,
+    unbundled_code_bytes,
+)
 from core.artifact.quant import Packed
 
 
@@ -46,18 +53,25 @@ def test_message_names_both_sides() -> None:
 
 
 def test_code_is_what_a_torch_run_imports(tmp_path: Path) -> None:
-    for name in ("core/a.py", "core/arch/b.py", "backend_torch/c.py", "train_torch.py"):
+    sources = {
+        "backend_torch/loop.py": "import torch\nfrom core.arch.b import x\nfrom core.d import e\n",
+        "core/__init__.py": "",
+        "core/arch/__init__.py": '"""The room."""\n',
+        "core/arch/b.py": "def f():\n    import core.c\n",
+        "core/c.py": "import numpy as np\nfrom core.arch.b import f\n",
+        "core/d/e.py": "x = 1\n",
+    }
+    others = ("tools/d.py", "backend_mlx/e.py", "core/verify.py", "train_mlx.py", "core/notes.txt")
+    for name, text in {**sources, **dict.fromkeys(others, "x = 1\n" * 50)}.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"# {name}\nprint({name!r})\n")
+        path.write_text(text)
+    found = imported_files(tmp_path / "backend_torch/loop.py", tmp_path)
+    assert {path.relative_to(tmp_path).as_posix() for path in found} == set(sources)
     before = unbundled_code_bytes(tmp_path)
-    assert 0 < before == unbundled_code_bytes(tmp_path)
-    for name in ("tools/d.py", "backend_mlx/e.py", "core/notes.txt", "train_mlx.py"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("x = 1\n" * 50)
+    (tmp_path / "core/verify.py").write_text("import math\n" * 99)
     assert unbundled_code_bytes(tmp_path) == before
-    (tmp_path / "core/arch/z.py").write_text("import numpy as np\n")
+    (tmp_path / "core/c.py").write_text("import numpy as np\nfrom core import verify\n")
     assert unbundled_code_bytes(tmp_path) > before
 
 
