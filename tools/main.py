@@ -79,12 +79,13 @@ def guarded(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
 
 
 def parsed(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Words of a recipe may stand before, between and behind options."""
+    """The list of words that a verb takes may stand before, between and behind its options."""
     args, rest = top.parse_known_args(arguments)
-    if unknown := [word for word in rest if word.startswith("-") or not hasattr(args, "words")]:
+    name: str = getattr(args, "more_words", "")
+    if unknown := [word for word in rest if word.startswith("-") or not name]:
         top.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
-        args.words = [*args.words, *rest]
+        setattr(args, name, [*getattr(args, name), *rest])
     return args
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from core.arch.fields import to_plain
+from core.score.scoring import Score
 from core.train.recipe import Recipe, from_json, with_changes
 from core.train.recipes import RECIPES, baseline, for_memory, named, small
 from core.train.scale import scaled
@@ -52,7 +53,7 @@ def add_recipe(parser: argparse.ArgumentParser, default: str) -> None:
         help=f"a recipe ({', '.join(RECIPES)}, or a recipe.json) and changes to it, as "
         f"arch.num_layers=4 schedule.steps=200; default {default}",
     )
-    parser.set_defaults(default_recipe=default)
+    parser.set_defaults(default_recipe=default, more_words="words")
 
 
 def add_scale(parser: argparse.ArgumentParser) -> None:
@@ -224,7 +225,13 @@ def _chosen(recipe: Recipe, why: str, memory_bytes: int | None) -> list[str]:
         peak = planned_memory_bytes(recipe, "unified") / GIB
         rows = micro_batch_rows(recipe)
         said.append(f"predicted peak {peak:.1f} GiB, {rows} sequences in a micro-batch")
-    if recipe.score.limit_tokens:
-        targets = f"{recipe.score.limit_tokens:,}"
-        said.append(f"scores are of a subset, the first {targets} targets; --full scores all")
+    if subset := subset_named(recipe.score):
+        said.append(f"scores are of a subset, {subset}; --full scores all")
     return said
+
+
+def subset_named(score: Score) -> str:
+    """The part of the validation split that is asked for, or nothing."""
+    if score.limit_tokens:
+        return f"the first {score.limit_tokens:,} targets"
+    return "" if score.subset == "full" else score.subset

@@ -23,6 +23,7 @@ class Terminal:
         self.planned_bytes = planned_bytes
         self.quiet = quiet
         self.val_bpb: float | None = None
+        self.subset: dict[str, Any] | None = None
         console = Console(stderr=True)
         self.live = Live(console=console, transient=True, auto_refresh=False)
         self.shows_live = console.is_terminal
@@ -40,6 +41,7 @@ class Terminal:
     def __call__(self, kind: str, **fields: Any) -> None:
         if "val_bpb" in fields:
             self.val_bpb = fields["val_bpb"]
+            self.subset = fields["subset"]
         if kind in ("stop", "stopping_early") and self.quiet:
             note("Scoring, packing, and scoring the packed file.")
         line = log_line(kind, fields)
@@ -50,7 +52,8 @@ class Terminal:
 
     def status(self, step: dict[str, Any]) -> str:
         """val BPB, bytes left under the cap, seconds left, tokens per second."""
-        bpb = "" if self.val_bpb is None else f"val BPB {self.val_bpb:.4f}  "
+        part = f" (subset {self.subset['name']})" if self.subset else ""
+        bpb = "" if self.val_bpb is None else f"val BPB {self.val_bpb:.4f}{part}  "
         return (
             f"{step['progress']:4.0%}  step {step['step']}  {bpb}"
             f"{CAP_BYTES - self.planned_bytes:,} of {CAP_BYTES:,} bytes left  "

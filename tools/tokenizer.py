@@ -43,10 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.set_defaults(run=run_train)
     look = verbs.add_parser("inspect", help="pieces, cost, and what it makes of a text")
     look.add_argument("model", help="a SentencePiece model")
-    look.add_argument("text", nargs="*", type=Path, help="files or folders to try it on")
+    look.add_argument("text", nargs="*", help="files or folders to try it on")
     look.add_argument("--model-dim", type=int, default=512)
     look.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    look.set_defaults(run=run_inspect)
+    look.set_defaults(run=run_inspect, more_words="text")
     both = verbs.add_parser("compare", help="several tokenizers on one text, side by side")
     both.add_argument("tokenizers", nargs="+", help=".model files, or sizes to train on the text")
     both.add_argument("--text", nargs="+", type=Path, required=True, help="files or folders")
@@ -81,7 +81,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     tokenizer = open_tokenizer(args.model)
     fields = described(tokenizer, _positive(args.model_dim, "--model-dim"))
     if args.text:
-        fields["text"] = tried(tokenizer, read_documents(args.text))
+        fields["text"] = tried(tokenizer, read_documents([Path(path) for path in args.text]))
     if args.json:
         print_json(fields)
         return 0

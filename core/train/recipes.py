@@ -130,7 +130,7 @@ def _mac(name: str, arch: ModelSpec, train_batch_tokens: int, rate: float) -> Re
             steps=2_000, budget_s=600.0, warmdown=0.5, warmdown_unit="frac", log_every_steps=20
         ),
         data=Data(train_batch_tokens=train_batch_tokens),
-        score=Score(batch=16, val_every_steps=500, limit_tokens=1_048_576),
+        score=Score(batch=16, val_every_steps=500, subset="spread-1m"),
     )
 
 

@@ -98,17 +98,17 @@ def _data(data: Data, to: Data, seq_len: int) -> Data:
 def _score(score: Score, to: Score) -> Score:
     """Never scored is kept; else at least as often as `to`, and on no more targets.
 
-    A recipe with a named subset keeps it: that is what its scores are compared on.
+    A recipe with a subset of its own keeps it: that is what its scores are compared on.
     """
     every = score.val_every_steps and _least(score.val_every_steps, to.val_every_steps)
-    limit_tokens = score.limit_tokens
-    if score.subset == "full":
-        limit_tokens = _least(limit_tokens, to.limit_tokens)
+    whole = score.subset == "full" and not score.limit_tokens
+    part = to if whole else score
     return replace(
         score,
         batch=min(score.batch, to.batch),
         val_every_steps=every,
-        limit_tokens=limit_tokens,
+        subset=part.subset,
+        limit_tokens=part.limit_tokens,
     )
 
 

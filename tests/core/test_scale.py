@@ -25,13 +25,13 @@ SMALLER = {  # where 0 is no limit, it is the largest
     "schedule": ("steps", "budget_s", "warmdown", "log_every_steps"),
     "data": ("train_batch_tokens", "micro_batch"),
     "quant": ("keep_below",),
-    "score": ("batch", "limit_tokens"),
+    "score": ("batch",),
 }
 SIZES = SMALLER | {
     "arch": (*SMALLER["arch"], "rope_dims"),
-    "score": (*SMALLER["score"], "val_every_steps"),
+    "score": ("batch", "limit_tokens", "subset", "val_every_steps"),
 }
-NO_LIMIT = {"budget_s", "micro_batch", "limit_tokens"}
+NO_LIMIT = {"budget_s", "micro_batch"}
 
 
 @st.composite
@@ -127,6 +127,9 @@ def test_only_sizes_shrink(recipe: Recipe, to: Recipe) -> None:
             if name in {"num_layers", "model_dim", "seq_len", "steps", "train_batch_tokens"}:
                 assert now <= most, (section, name)
     assert num_params(small.arch) <= num_params(recipe.arch)
+    own, whole = (recipe.score, Score())
+    part = to.score if (own.subset, own.limit_tokens) == (whole.subset, whole.limit_tokens) else own
+    assert small.score.subset == part.subset and small.score.limit_tokens == part.limit_tokens
 
 
 @settings(max_examples=200, deadline=None)
@@ -176,6 +179,6 @@ def test_the_preset_of_a_memory(gib: int, name: str) -> None:
 def test_presets_are_for_8k_to_32k_tokens_a_step() -> None:
     presets = [named(name) for name in ("mac-8g", "mac-16g", "mac-32g")]
     assert [p.data.train_batch_tokens for p in presets] == [8_192, 16_384, 32_768]
-    assert all(p.score.limit_tokens > 0 and p.schedule.budget_s == 600 for p in presets)
+    assert all(p.score.subset == "spread-1m" and p.schedule.budget_s == 600 for p in presets)
     rates = [p.optim.matrix_lr for p in presets]
     assert rates == sorted(rates) and rates[-1] < named("baseline").optim.matrix_lr

@@ -268,11 +268,12 @@ def test_without_arguments_a_mac_gets_the_preset_of_its_memory() -> None:
     for gib, name in ((8, "mac-8g"), (16, "mac-16g"), (18, "mac-16g"), (36, "mac-32g")):
         settled = settle([], "mlx", {}, memory_bytes=gib * GIB)
         assert settled.recipe.name == name and f"{gib} GiB of unified memory" in settled.notes[0]
-        assert "predicted peak" in settled.notes[1] and "--full" in settled.notes[2]
+        assert "predicted peak" in settled.notes[1]
+        assert "a subset, spread-1m; --full" in settled.notes[2]
     assert settle([], "mlx", {}).recipe.name == "small"
     assert settle([], "torch", {}, memory_bytes=16 * GIB).recipe.name == "baseline"
     full = settle([], "mlx", {}, full=True, memory_bytes=16 * GIB)
-    assert full.recipe.score.limit_tokens == 0
+    assert full.recipe.score.subset == "full"
     assert {change.origin for change in full.origins} == {"--full"}
     named = settle(["baseline", "score.subset=first-1m"], "torch", {}, full=True)
     assert named.recipe.score.subset == "first-1m", "words come last"
