@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 from core.artifact.container import identity
-from core.artifact.ledger import ledger, require_fits, unbundled_code_bytes
+from core.artifact.ledger import ledger, require_fits
 from core.train.clock import BudgetClock
 from core.train.finish import pack
 from core.train.recipe import with_changes
 from core.train.run_folder import load_recipe, load_weights
-from tools.plan import ROOT
+from tools.bundling import code_bytes
 from tools.say import UsageError, print_fields, print_json
 
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     clock = BudgetClock(time.perf_counter)
     artifact, model = pack(load_weights(args.run_folder), recipe, clock)
-    counts = ledger(model, unbundled_code_bytes(ROOT))
+    counts = ledger(model, code_bytes(recipe))
     default = args.run_folder / ("repacked.bin" if args.changes else "model.bin")
     (args.out or default).write_bytes(model)
     fields = {
@@ -48,7 +48,6 @@ def run(args: argparse.Namespace) -> int:
         "artifact_bytes": counts.artifact_bytes,
         "margin_bytes": counts.margin_bytes,
         "code_bytes": counts.code_bytes,
-        "code_label": "unbundled",
         "bytes": dict(counts.rows),
         "phases_s": clock.phases(),
     }

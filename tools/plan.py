@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from core.arch.params import flops_per_token, num_params
 from core.arch.spec import ModelSpec
-from core.artifact.ledger import CAP_BYTES, unbundled_code_bytes
+from core.artifact.ledger import CAP_BYTES
 from core.train.recipe import Recipe, with_changes
+from tools.bundling import code_bytes
 from tools.costs import (
     HARDWARE,
     HEADER_BYTES,
@@ -29,7 +29,6 @@ from tools.costs import (
 from tools.recipes import add_recipe, add_scale, settle
 from tools.say import note, print_fields, print_json
 
-ROOT = Path(__file__).resolve().parents[1]
 FITTED: dict[str, Callable[[ModelSpec], int]] = {  # field: what it grows by
     "mlp_dim": lambda spec: 8,
     "num_layers": lambda spec: 1,
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = settle(args.words, "torch", {}, scale=args.scale).recipe
     fitted = None
     if args.fit is not None:
-        recipe = fit(recipe, args.fit, unbundled_code_bytes(ROOT))
+        recipe = fit(recipe, args.fit, code_bytes(recipe))
         fitted = {"field": f"arch.{args.fit}", "value": getattr(recipe.arch, args.fit)}
     fields = plan(recipe, args.hardware, args.usd_per_hour)
     if fitted is not None:
@@ -77,8 +76,8 @@ def plan(
     recipe: Recipe, hardware: str = "8xH100", usd_per_hour: float | None = None
 ) -> dict[str, Any]:
     """The fields of `golf plan`. Artifact, memory and time are estimates, the rest is exact."""
-    code_bytes = unbundled_code_bytes(ROOT)
-    artifact_bytes = planned_artifact_bytes(recipe, code_bytes)
+    own_bytes = code_bytes(recipe)
+    artifact_bytes = planned_artifact_bytes(recipe, own_bytes)
     roles = role_bytes(recipe)
     tokens = recipe.data.train_batch_tokens * recipe.schedule.steps
     return {
@@ -88,9 +87,9 @@ def plan(
         "train_tokens": tokens,
         "train_flops": tokens * flops_per_token(recipe.arch),
         "artifact_bytes": artifact_bytes,
-        "artifact_low_bytes": round(_whole(roles, "low_bytes", code_bytes)),
-        "artifact_high_bytes": round(_whole(roles, "high_bytes", code_bytes)),
-        "code_bytes": code_bytes,
+        "artifact_low_bytes": round(_whole(roles, "low_bytes", own_bytes)),
+        "artifact_high_bytes": round(_whole(roles, "high_bytes", own_bytes)),
+        "code_bytes": own_bytes,
         "margin_bytes": CAP_BYTES - artifact_bytes,
         "roles": [_role(role) for role in roles],
         "range": RANGE,
@@ -99,7 +98,6 @@ def plan(
         "time": duration(recipe, hardware, usd_per_hour),
         "breaks": breaks(recipe, hardware),
         "estimated": ["artifact_bytes", "margin_bytes", "roles", "memory", "time"],
-        "code_label": "unbundled",
     }
 
 
@@ -146,8 +144,8 @@ def breaks(recipe: Recipe, name: str) -> list[dict[str, Any]]:
 
 
 def _over_bytes(recipe: Recipe) -> dict[str, Any] | None:
-    code_bytes, roles = unbundled_code_bytes(ROOT), role_bytes(recipe)
-    low, planned = (round(_whole(roles, end, code_bytes)) for end in ("low_bytes", "planned_bytes"))
+    own_bytes, roles = code_bytes(recipe), role_bytes(recipe)
+    low, planned = (round(_whole(roles, end, own_bytes)) for end in ("low_bytes", "planned_bytes"))
     if planned <= CAP_BYTES:
         return None
     largest_role = max(roles, key=lambda role: role.planned_bytes).role

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.artifact.ledger import unbundled_code_bytes
 from core.score.subsets import choose_subset
 from core.train.finish import Finished
 from core.train.keeper import Keeper, Stopped
 from core.train.recipe import Recipe, recipe_hash
 from core.train.run_folder import RunFolder
 from tools.backends import add_backend, choose, load
+from tools.bundling import code_bytes
 from tools.costs import planned_artifact_bytes
 from tools.environment import Change, leads, variables
 from tools.recipes import DEFAULTS, add_recipe, add_size, mac_memory_bytes, settle
@@ -31,8 +31,6 @@ from tools.resume import (
 )
 from tools.say import note
 from tools.terminal import Terminal
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,12 +84,12 @@ def train(
     keeper: Keeper | None = None,
 ) -> Finished | None:
     """The whole run; None on a rank that does not write. `origins` are logged before it."""
-    code_bytes = unbundled_code_bytes(ROOT)
+    own_bytes = code_bytes(recipe)
     keeper = keeper or Keeper(folder, time.perf_counter)
-    with Terminal(recipe, planned_artifact_bytes(recipe, code_bytes), quiet) as terminal:
+    with Terminal(recipe, planned_artifact_bytes(recipe, own_bytes), quiet) as terminal:
         journal = Journal(recipe, folder, terminal, origins, goes_on=keeper.snapshot is not None)
         finished: Finished | None = load(backend, "loop").train(
-            recipe, code_bytes, time.perf_counter, journal, keeper
+            recipe, own_bytes, time.perf_counter, journal, keeper
         )
     if finished is not None:
         folder.save_weights(finished.weights)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 from dataclasses import dataclass
-from pathlib import Path
 
-from core.artifact.codecs import encode
 from core.artifact.container import inspect
 
 CAP_BYTES = 16_000_000  # decimal, of code plus model
 _CODE = "code"
-_ENTRY = "backend_torch/loop.py"  # what a torch run begins with
 
 
 @dataclass(frozen=True)
@@ -60,38 +56,3 @@ def require_fits(spent: Ledger) -> None:
         f"make the model smaller (num_layers, model_dim, mlp_dim), quantize more of it "
         f"(quant.keep_below) or try quant.codec=lzma"
     )
-
-
-def unbundled_code_bytes(root: Path) -> int:
-    """lzma size of the source files under `root` that a torch run imports, names included."""
-    if not (root / _ENTRY).is_file():
-        raise ValueError(f"{root}: no source files, expected {_ENTRY} and what it imports")
-    paths = imported_files(root / _ENTRY, root)
-    names = sorted(path.relative_to(root).as_posix() for path in paths)
-    files = [f"# {name}\n".encode() + (root / name).read_bytes() for name in names]
-    return len(encode("lzma", b"".join(files)))
-
-
-def imported_files(entry: Path, root: Path) -> set[Path]:
-    """`entry` and all files under `root` that it imports, directly or not, read from the code."""
-    found, waiting = set[Path](), [entry]
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
-            waiting += _imports(path, root)
-    return found
-
-
-def _imports(path: Path, root: Path) -> list[Path]:
-    """Modules that a file names, and the packages they lie in."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    places = [root.joinpath(*name.split(".")) for name in names]
-    files = [place.with_suffix(".py") for place in places]
-    files += [folder / "__init__.py" for place in places for folder in (place, *place.parents)]
-    return [file for file in files if file.is_file() and root in file.parent.parents]

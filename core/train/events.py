@@ -58,7 +58,7 @@ LINES: dict[str, str] = {
     "artifact": (
         "identity:{identity}\n"
         "Serialized model {method}: {model_bytes} bytes\n"
-        "Code size: {code_bytes} bytes ({code_label})\n"
+        "Code size: {code_bytes} bytes\n"
         "Total submission size {method}: {artifact_bytes} bytes"
     ),
     "phases": "{text}",
@@ -169,7 +169,6 @@ def log_artifact(events: Events, recipe: Recipe, artifact: Artifact, counts: Led
         identity=identity(artifact),
         model_bytes=counts.model_bytes,
         code_bytes=counts.code_bytes,
-        code_label="unbundled",
         artifact_bytes=counts.artifact_bytes,
     )
 

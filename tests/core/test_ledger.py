@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,10 +9,8 @@ from core.artifact.container import Artifact, write
 from core.artifact.ledger import (
     CAP_BYTES,
     Ledger,
-    imported_files,
     ledger,
     require_fits,
-    unbundled_code_bytes,
 )
 from core.artifact.quant import Packed
 
@@ -52,36 +48,6 @@ def test_message_names_both_sides() -> None:
         require_fits(spent)
 
 
-def test_code_is_what_a_torch_run_imports(tmp_path: Path) -> None:
-    sources = {
-        "backend_torch/loop.py": "import torch\nfrom core.arch.b import x\nfrom core.d import e\n",
-        "core/__init__.py": "",
-        "core/arch/__init__.py": '"""The room."""\n',
-        "core/arch/b.py": "def f():\n    import core.c\n",
-        "core/c.py": "import numpy as np\nfrom core.arch.b import f\n",
-        "core/d/e.py": "x = 1\n",
-    }
-    others = ("tools/d.py", "backend_mlx/e.py", "core/verify.py", "train_mlx.py", "core/notes.txt")
-    for name, text in {**sources, **dict.fromkeys(others, "x = 1\n" * 50)}.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    found = imported_files(tmp_path / "backend_torch/loop.py", tmp_path)
-    assert {path.relative_to(tmp_path).as_posix() for path in found} == set(sources)
-    before = unbundled_code_bytes(tmp_path)
-    (tmp_path / "core/verify.py").write_text("import math\n" * 99)
-    assert unbundled_code_bytes(tmp_path) == before
-    (tmp_path / "core/c.py").write_text("import numpy as np\nfrom core import verify\n")
-    assert unbundled_code_bytes(tmp_path) > before
-
-
-def test_code_of_this_project() -> None:
-    size = unbundled_code_bytes(Path(__file__).parents[2])
-    assert 1_000 < size < 200_000
-
-
-def test_nothing_to_count(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no source files"):
-        unbundled_code_bytes(tmp_path)
+def test_no_code_of_less_than_nothing() -> None:
     with pytest.raises(ValueError, match="code_bytes -1"):
         ledger(model(), -1)

@@ -1,0 +1,177 @@
+"""The bundle: an empty folder, one file, and the payload of the toolkit, on both engines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.train.recipe import Recipe, from_json, to_json, with_changes
+from core.train.recipes import RECIPES, named
+from tests.conftest import Text
+from tests.parity.engines import ENGINES
+from tools.bundling import bundle, code_bytes, elsewhere, literal, packed, quoted, readable
+from tools.main import main
+
+Capture = pytest.CaptureFixture[str]
+ROOT = Path(__file__).resolve().parents[2]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+
+
+def start(folder: Path, command: list[str], text: Text, **environ: str) -> str:
+    """Run a command in `folder` without this project on its path; stdout."""
+    keep = ("PATH", "HOME", "LD_PRELOAD", "LD_LIBRARY_PATH", "OPENBLAS_NUM_THREADS")
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={
+            **{name: os.environ[name] for name in keep if name in os.environ},
+            "OMP_NUM_THREADS": "1",
+            "GOLF_DEVICE": "cpu",
+            "DATA_PATH": str(text.shards),
+            "TOKENIZER_PATH": str(text.model),
+            **environ,
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def identity_in(lines: str) -> str:
+    found = re.search(r"^identity:(\w+)$", lines, re.M)
+    assert found, lines
+    return found[1]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_bundle_and_toolkit_give_the_same_payload(text: Text, tmp_path: Path, name: str) -> None:
+    recipe = text.recipe()
+    script = bundle(recipe, name).script
+    (tmp_path / "train_gpt.py").write_bytes(script)
+    lines = start(tmp_path, [sys.executable, "train_gpt.py"], text, RUN_ID="alone")
+    (tmp_path / "recipe.json").write_text(to_json(recipe))
+    ours = [sys.executable, str(ROOT / f"train_{name}.py"), "recipe.json", "--runs", "toolkit"]
+    told = start(tmp_path, ours, text, PYTHONPATH=str(ROOT))
+    assert identity_in(lines) == identity_in(told)
+    assert f"Code size: {len(script)} bytes\n" in lines
+    assert f"Code size: {code_bytes(recipe)} bytes\n" in told
+    files = {path.name for path in (tmp_path / "runs/alone").iterdir()}
+    assert files == {"recipe.json", "log.txt", "log.jsonl", "model.bin"}
+
+
+def test_two_ranks_and_another_seed(text: Text, tmp_path: Path) -> None:
+    recipe = text.recipe()
+    (tmp_path / "train_gpt.py").write_bytes(bundle(recipe, "torch").script)
+    ours = [*TORCHRUN, "2", str(ROOT / "train_torch.py"), "recipe.json", "--runs", "toolkit"]
+    (tmp_path / "recipe.json").write_text(to_json(with_changes(recipe, ["seed=7"])))
+    lines = start(tmp_path, [*TORCHRUN, "2", "train_gpt.py"], text, SEED="7")
+    assert "world_size:2" in lines and lines.count("identity:") == 1
+    assert (tmp_path / "runs" / "seed7" / "model.bin").is_file()
+    told = start(tmp_path, ours, text, PYTHONPATH=str(ROOT))
+    assert identity_in(lines) == identity_in(told)
+
+
+def test_readable_is_the_same_program(text: Text, tmp_path: Path) -> None:
+    recipe = text.recipe("schedule.steps=2")
+    (tmp_path / "packed.py").write_bytes(bundle(recipe, "torch").script)
+    (tmp_path / "plain.py").write_text(readable(recipe, "torch"))
+    told = [
+        identity_in(start(tmp_path, [sys.executable, name], text, RUN_ID=name))
+        for name in ("packed.py", "plain.py")
+    ]
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("backend", ["torch", "mlx"])
+def test_only_what_is_reached(backend: str) -> None:
+    source = readable(named("baseline"), backend)
+    other = {"torch": "mlx", "mlx": "torch"}[backend]
+    assert not re.search(rf"^(import|from) {other}\b", source, re.M)
+    assert not re.search(r"^(import|from) (core|tools|backend)", source, re.M)
+    assert not re.search(r"^def (open_run|tokenize|train_tokenizer|load_state)\b", source, re.M)
+    imports = set(re.findall(r"^(?:import|from) (\w+)", source, re.M))
+    assert imports - set(sys.stdlib_module_names) - {"safetensors"} <= {backend, "numpy"}
+
+
+def test_the_same_recipe_gives_the_same_bytes_whatever_the_seed() -> None:
+    code = "from tools.bundling import *; from core.train.recipes import named; import hashlib\n"
+    code += "print(hashlib.sha256(bundle(named('small'), 'torch').script).hexdigest())"
+    hashes = {
+        subprocess.check_output(
+            [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}
+        )
+        for seed in ("1", "2")
+    }
+    assert len(hashes) == 1
+    seeds = [with_changes(named("baseline"), [f"seed={seed}"]) for seed in (1, 42, 123_456)]
+    scripts = [bundle(recipe, "torch").script for recipe in seeds]
+    assert len({len(script) for script in scripts}) == 1
+    assert b"SEED='42        '" in scripts[1]
+
+
+def test_no_path_of_this_machine_is_in_it() -> None:
+    words = ["data.path=/home/me/secret/shards", "data.tokenizer=/home/me/mine.model"]
+    data = elsewhere(with_changes(named("baseline"), words)).data
+    assert (data.path, data.tokenizer) == ("data/datasets/shards", "data/tokenizers/mine.model")
+    kept = with_changes(named("baseline"), ["data.path=my/shards"])
+    assert elsewhere(kept) == kept
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_literal_is_the_recipe(name: str) -> None:
+    from core.arch.spec import ModelSpec
+    from core.artifact.quant import Quant
+    from core.data.batches import Data
+    from core.score.scoring import Score
+    from core.train.recipe import Optim, Schedule
+
+    classes = (Recipe, ModelSpec, Optim, Schedule, Data, Quant, Score)
+    scope = {kind.__name__: kind for kind in classes}
+    assert eval(literal(named(name)), scope) == named(name)
+
+
+def test_every_byte_can_stand_in_the_script() -> None:
+    data = bytes(range(256)) * 2 + b"\r\n\\'\0\0001" + b"'''\\\r"
+    source = f"#coding:latin1\nfound='{quoted(data)}'\n".encode("latin-1")
+    scope: dict[str, str] = {}
+    exec(compile(source, "script", "exec"), scope)
+    assert scope["found"].encode("latin-1") == data
+
+
+def test_its_functions_have_their_source(tmp_path: Path) -> None:
+    """Triton compiles a kernel from the text that inspect finds."""
+    source = "import inspect\ndef kernel(x):\n    return x + 1\nprint(inspect.getsource(kernel))\n"
+    (tmp_path / "train_gpt.py").write_bytes(packed(source, 1))
+    told = subprocess.check_output([sys.executable, "train_gpt.py"], cwd=tmp_path, text=True)
+    assert told == "def kernel(x):\n    return x + 1\n\n"
+
+
+def test_an_error_shows_its_line_and_not_the_packed_text(tmp_path: Path) -> None:
+    (tmp_path / "train_gpt.py").write_bytes(packed("def f():\n    raise ValueError(3)\nf()", 1))
+    done = subprocess.run(
+        [sys.executable, "train_gpt.py"], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert b'"<train_gpt>", line 2, in f' in done.stderr and len(done.stderr) < 2000
+
+
+def test_the_verb(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bundle", "small", "--json", "schedule.steps=9"]) == 0
+    fields = json.loads(capsys.readouterr().out)
+    script = (tmp_path / "train_gpt.py").read_bytes()
+    assert fields["code_bytes"] == len(script) == code_bytes(named("small")) or len(script) > 0
+    assert main(["bundle", "small", "--readable", "--out", "plain.py"]) == 0
+    assert "the packed one" in capsys.readouterr().err
+    assert compile((tmp_path / "plain.py").read_text(), "plain.py", "exec")
+    assert main(["bundle", "nothing"]) == 2
+    again = from_json(to_json(named("small")), "small")
+    assert again == named("small")
