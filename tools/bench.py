@@ -1,4 +1,8 @@
-"""Time the training step against its reference form, alternating in one run."""
+"""Time the training step against its reference form, alternating in one run.
+
+--against SCRIPT times an external script instead: it runs unmodified on the recipe's shards, in a
+process of its own, which needs --run.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import argparse
 import platform
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +19,11 @@ from core.arch.noise import random_bits, stream_of
 from core.data.shards import TokenStream
 from core.train.recipe import Recipe
 from core.train.schedules import knobs
+from tools.against import against, backend_of
+from tools.against import table as table_against
 from tools.backends import add_backend, choose, load
 from tools.recipes import add_recipe, read_recipe
-from tools.say import note, print_json
+from tools.say import UsageError, note, print_json
 
 LOSS_GAP = 2e-3  # nats after the last round: both forms train the same model
 
@@ -25,18 +32,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser, "small")
     add_backend(parser)
     parser.add_argument("--rounds", type=int, default=9, help="steps of each form, alternating")
+    parser.add_argument("--against", type=Path, metavar="SCRIPT", help="an external train_gpt.py")
+    parser.add_argument(
+        "--run", action="store_true", dest="starts", help="start that script: it is a stranger's"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=1800.0, help="at most, for one run of that script"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     recipe = read_recipe(args.words, args.default_recipe)
+    if args.against is not None:
+        return run_against(args, recipe)
     fields = bench(recipe, choose(args.backend), args.rounds)
     if args.json:
         print_json(fields)
     else:
         print(table(fields))
     return 0 if fields["loss_gap"] <= LOSS_GAP else 1
+
+
+def run_against(args: argparse.Namespace, recipe: Recipe) -> int:
+    if not args.starts:
+        raise UsageError(f"--against would start {args.against}, a stranger's script; add --run")
+    backend = backend_of(args.against) if args.backend == "auto" else args.backend
+    fields = against(args.against, recipe, choose(backend), args.rounds, args.seconds)
+    if args.json:
+        print_json(fields)
+    else:
+        print(table_against(fields))
+    return 0
 
 
 def bench(recipe: Recipe, backend: str, rounds: int) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from core.data.shards import SHARD_TOKENS, split_files
 from core.data.tokenizer import open_tokenizer
 from core.data.unfinished import unfinished_folder
 from core.data.verify import bytes_to_read, verify
+from tools import data_get
 from tools.say import UsageError, note, print_fields, print_json
 
 EVERY_S = 10.0  # between plain lines
@@ -42,6 +43,11 @@ EVERY_S = 10.0  # between plain lines
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    get = verbs.add_parser(
+        "get", help="the task's published data from the Hub", description=data_get.__doc__
+    )
+    data_get.add_arguments(get)
+    get.set_defaults(run=lambda args: data_get.run(args, _told))
     make = verbs.add_parser("tokenize", help="documents (.jsonl, .jsonl.gz, .txt) to shards")
     make.add_argument("inputs", nargs="*", type=Path, help="files or folders")
     make.add_argument("--from-shards", type=Path, metavar="DIR", help="shards in place of inputs")

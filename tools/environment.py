@@ -130,6 +130,16 @@ def variables() -> Mapping[str, str]:
     return dict(os.environ)
 
 
+def hub_source(environ: Mapping[str, str]) -> dict[str, str]:
+    """Where the variables of the reference downloader say that the published data is."""
+    found = {}
+    if environ.get("MATCHED_FINEWEB_REPO_ID"):
+        found["repo_id"] = environ["MATCHED_FINEWEB_REPO_ID"]
+    if "MATCHED_FINEWEB_REMOTE_ROOT_PREFIX" in environ:  # empty: the top of the repository
+        found["remote_root"] = environ["MATCHED_FINEWEB_REMOTE_ROOT_PREFIX"]
+    return found
+
+
 def leads(environ: Mapping[str, str]) -> bool:
     """Whether this process is the first of its run: the one that talks."""
     return environ.get("RANK", environ.get("MLX_RANK", "0")) == "0"
