@@ -13,6 +13,8 @@ from types import ModuleType
 
 from tools import (
     bench,
+    bundle,
+    compare,
     data,
     demo,
     doctor,
@@ -23,6 +25,7 @@ from tools import (
     score,
     tokenizer,
     train,
+    unpack,
 )
 from tools.say import UsageError, complain
 
@@ -32,12 +35,15 @@ VERBS: dict[str, ModuleType] = {
     "score": score,
     "pack": pack,
     "inspect": inspect,
+    "unpack": unpack,
     "generate": generate,
+    "bundle": bundle,
     "plan": plan,
     "data": data,
     "tokenizer": tokenizer,
     "doctor": doctor,
     "bench": bench,
+    "compare": compare,
 }
 
 

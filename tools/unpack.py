@@ -1,0 +1,152 @@
+"""The source of a packed script or of a records folder; decodes, and executes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tools.packed import MAX_FILE_BYTES, Module, Unpacked, unpack_script
+from tools.say import UsageError, complain, note, print_json
+
+MAX_SCRIPTS = 64  # of a folder
+_SAFE = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_\-.]{0,99}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, nargs="?", help="a script, or a folder that holds some")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write one file for each module")
+    parser.add_argument(
+        "--diff", type=Path, nargs=2, metavar=("A", "B"), help="compare the source of two"
+    )
+    parser.add_argument("--json", action="store_true", help="layers, as one JSON object on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if (args.path is None) == (args.diff is None):
+        raise UsageError("give one script or folder, or --diff A B")
+    if args.diff:
+        return _diff(args.diff)
+    found = unpack_path(args.path)
+    if args.json:
+        print_json(as_json(found))
+    elif args.out:
+        _write(all_modules(found), args.out)
+    else:
+        sys.stdout.write(text_of_modules(all_modules(found)))
+    return _told(found)
+
+
+def unpack_path(path: Path) -> list[Unpacked]:
+    """Each script at a path: of a file that file, of a folder its .py files, in name order."""
+    if path.is_dir():
+        scripts = sorted(one for one in path.glob("*.py") if one.is_file())
+        if not scripts:
+            raise ValueError(f"{path}: a folder without a .py file; expected a script in it")
+        if len(scripts) > MAX_SCRIPTS:
+            raise ValueError(f"{path}: {len(scripts)} scripts, more than {MAX_SCRIPTS}")
+    elif path.is_file():
+        scripts = [path]
+    else:
+        raise ValueError(f"{path}: no such file or folder")
+    return [unpack_script(_bytes(script), script.name) for script in scripts]
+
+
+def _bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_FILE_BYTES + 1)
+
+
+def all_modules(found: Sequence[Unpacked]) -> list[Module]:
+    """The modules of all scripts; of several scripts, each with its script's name before it."""
+    if len(found) == 1:
+        return list(found[0].modules)
+    named = []
+    for one in found:
+        stem = Path(one.subject).stem
+        for module in one.modules:
+            name = module.name if module.name == stem else f"{stem}/{module.name}"
+            named.append(Module(name=name, source=module.source))
+    return named
+
+
+def text_of_modules(modules: Sequence[Module]) -> str:
+    """One source text: of one module as it is, of several each behind a line that names it."""
+    if len(modules) == 1:
+        return _printable(modules[0].source)
+    parts = []
+    for module in modules:
+        end = "" if module.source.endswith("\n") else "\n"
+        parts.append(f"# --- {_line(module.name)} ---\n{_printable(module.source)}{end}")
+    return "".join(parts)
+
+
+def as_json(found: Sequence[Unpacked]) -> dict[str, Any]:
+    return {
+        "scripts": [one.subject for one in found],
+        "layers": [{"script": one.subject, **asdict(row)} for one in found for row in one.layers],
+        "modules": [
+            {"name": module.name, "bytes": len(module.source.encode("utf-8", "surrogateescape"))}
+            for module in all_modules(found)
+        ],
+        "unresolved": [sentence for one in found for sentence in one.unresolved],
+    }
+
+
+def safe_name(name: str) -> str:
+    """A file name within the folder it is written to, whatever a stranger calls a module."""
+    whole = re.sub(r"[/\\]+", ".", name.removesuffix(".py"))
+    short = re.sub(r"[^A-Za-z0-9_.\-]", "_", whole).strip(".")[:90]
+    return f"{short if _SAFE.fullmatch(short) else 'module'}.py"
+
+
+def _write(modules: Sequence[Module], folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already; expected a new or empty folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+    for module in modules:
+        stem = safe_name(module.name).removesuffix(".py")
+        name, number = f"{stem}.py", 2
+        while name.lower() in taken:
+            name, number = f"{stem}-{number}.py", number + 1
+        taken.add(name.lower())
+        (folder / name).write_text(_printable(module.source), encoding="utf-8", newline="")
+        print(folder / name)
+
+
+def _diff(paths: Sequence[Path]) -> int:
+    """0 where both are the same source, 1 where they differ or cannot be told."""
+    found = [unpack_path(path) for path in paths]
+    texts = [text_of_modules(all_modules(one)).splitlines(keepends=True) for one in found]
+    names = [str(path) for path in paths]
+    lines = list(difflib.unified_diff(texts[0], texts[1], names[0], names[1]))
+    for line in lines:
+        sys.stdout.write(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n")
+    open_ends = [_told(one) for one in found]
+    return 1 if lines or any(open_ends) else 0
+
+
+def _told(found: Sequence[Unpacked]) -> int:
+    """What stays open goes to stderr, and makes 1 of the exit code."""
+    for one in found:
+        if one.loader_bytes:
+            note(f"{one.subject}: packed; {one.loader_bytes:,} bytes of loader are not shown")
+        for sentence in one.unresolved:
+            complain(_line(sentence))
+    return int(any(one.unresolved for one in found))
+
+
+def _printable(text: str) -> str:
+    """Text that any terminal's encoding can hold lone surrogates of."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _line(text: str) -> str:
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "?", text)[:300]
