@@ -5,16 +5,39 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx.core import array
 
+from core.arch.spec import BOS
 
-def attend(q: array, k: array, v: array) -> array:
+
+def attend(q: array, k: array, v: array, sees: array | None = None) -> array:
     """Causal softmax(q k^T / sqrt(D)) v. q: (B, T, H, D); k, v: (B, T, H_kv, D); out like q.
 
-    Each key-value head serves H / H_kv query heads, in order, without being repeated.
+    Each key-value head serves H / H_kv query heads, in order, without being repeated. sees: (B or
+    1, T, T), which positions each may look at, instead of all up to its own.
     """
     scale = q.shape[-1] ** -0.5
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
-    y = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask="causal")
+    mask = "causal" if sees is None else sees[:, None]
+    y = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     return y.swapaxes(1, 2)
+
+
+def sees_of(tokens: array, window: int, doc_mask: bool) -> array | None:
+    """(B or 1, T, T): positions up to its own, at most `window` of them, of its own document.
+
+    A window of 0 has no end; None where that is plain causal attention. tokens: (B, T).
+    """
+    time = tokens.shape[1]
+    if not doc_mask and not 0 < window < time:
+        return None
+    place = mx.arange(time)
+    back = place[:, None] - place[None, :]
+    sees = (back >= 0)[None]
+    if window:
+        sees = sees & (back < window)[None]
+    if doc_mask:
+        document = mx.cumsum(tokens == BOS, axis=1)
+        sees = sees & (document[:, :, None] == document[:, None, :])
+    return sees
 
 
 def attention_choice(device: mx.Device) -> str:

@@ -18,18 +18,19 @@ Rows = NDArray[np.int32]
 class Evaluator:
     """A model as core sees it: numpy in, numpy out, no gradients."""
 
-    def __init__(self, model: GPT) -> None:
+    def __init__(self, model: GPT, phase: int = -1) -> None:
         self.model = model
+        self.phase = phase
 
     def nats(self, x: Rows, y: Rows) -> NDArray[np.float32]:
         """Nats of each target, float32 (B, T). x, y: int32 (B, T)."""
         tokens, targets = mx.array(x), mx.array(y)
-        return np.array(self.model.token_nats(tokens, targets))
+        return np.array(self.model.token_nats(tokens, targets, self.phase))
 
     def next_logits(self, x: Rows) -> NDArray[np.float32]:
         """Logits of the token after each row, float32 (B, V). x: int32 (B, T)."""
         tokens = mx.array(x)
-        return np.array(self.model(tokens)[:, -1].astype(mx.float32))
+        return np.array(self.model(tokens, self.phase)[:, -1].astype(mx.float32))
 
 
 def open_evaluator(weights: Weights, spec: ModelSpec, precision: Precision) -> Evaluator:

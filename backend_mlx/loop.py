@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import mlx.core as mx
 from mlx.core import array
@@ -54,12 +55,15 @@ class Trainer:
         if compiles:
             self._nats_and_grads = mx.compile(self._nats_and_grads)
 
-    def gradients(self, batches: MicroBatches) -> tuple[array, dict[str, array]]:
-        """Loss in nats per token of the whole step, and its gradients, over all ranks."""
+    def gradients(self, batches: MicroBatches, phase: int = -1) -> tuple[array, dict[str, array]]:
+        """Loss in nats per token of the whole step, and its gradients, over all ranks.
+
+        phase: which of the spec's orders the blocks run in.
+        """
         weights = self._weights()
         total, grads = mx.zeros(()), {name: mx.zeros_like(w) for name, w in weights.items()}
         for x, y in batches:
-            nats, more = self._nats_and_grads(weights, x, y)
+            nats, more = self._nats_and_grads(weights, x, y, phase)
             total = total + nats
             grads = {name: grad + more[name] for name, grad in grads.items()}
             mx.eval(total, grads)
@@ -68,16 +72,17 @@ class Trainer:
 
     def step(self, batches: MicroBatches, now: Knobs) -> array:
         """One optimizer step; the loss before it, or NaN where the step was not applied."""
-        loss, grads = self.gradients(batches)
+        loss, grads = self.gradients(batches, now.phase)
         good = self.optimizer.update(self.state, grads, now)
         loss = mx.where(good, loss, mx.nan)
         mx.async_eval(loss, arrays(self.state))
         return loss
 
     def warm_up(self, batches: MicroBatches) -> None:
-        """One step, for what it compiles and allocates; then all state is put back."""
+        """A step in each phase, for what it compiles and allocates; then all state is put back."""
         saved = arrays(self.state)
-        float(self.step(batches, knobs(self.recipe, 0, 0.0)))
+        for phase in range(len(self.recipe.arch.orders)):
+            float(self.step(batches, replace(knobs(self.recipe, 0, 0.0), phase=phase)))
         self.state |= saved
 
     def snapshot(self) -> Snapshot:
@@ -93,11 +98,11 @@ class Trainer:
             else:
                 self.state[key] = value
 
-    def score(self, validation: Validation) -> Scored:
-        """Score the weights that are being trained."""
+    def score(self, validation: Validation, phase: int = -1) -> Scored:
+        """Score the weights that are being trained, the blocks in the order of this phase."""
         settings = self.recipe.score
         self._load(self._weights())
-        nats_of = Evaluator(self.model).nats
+        nats_of = Evaluator(self.model, phase).nats
         return score(nats_of, validation, self.recipe.arch.seq_len, settings.batch)
 
     def score_weights(self, weights: Weights, validation: Validation) -> Scored:
@@ -112,9 +117,10 @@ class Trainer:
     def _load(self, weights: dict[str, array]) -> None:
         self.model.update(tree_unflatten(list(weights.items())))
 
-    def _nats(self, weights: dict[str, array], x: array, y: array) -> array:
+    def _nats(self, weights: dict[str, array], x: array, y: array, phase: int) -> array:
         self._load(weights)
-        return self.model.token_nats(x, y).sum(-1).sum() / self.recipe.data.train_batch_tokens
+        nats = self.model.token_nats(x, y, phase).sum(-1).sum()
+        return nats / self.recipe.data.train_batch_tokens
 
 
 def train(
@@ -142,7 +148,7 @@ def train(
         clock.charge("train", state["elapsed_s"])
         log_resumed(events, recipe, state["step"], state["elapsed_s"])
     reader = StepReader(recipe, events, lambda: keeper.save(trainer.snapshot()))
-    clock.begin(lap_s=warmup_s)
+    clock.begin(lap_s=warmup_s / len(recipe.arch.orders))
     while True:
         step, elapsed_s = state["step"], state["elapsed_s"]
         step_s, stop, saves = group.max(clock.next_s(), keeper.stops(), keeper.due(step))
@@ -153,6 +159,7 @@ def train(
             reader.settle()
             (elapsed_s,) = group.max(clock.lap("train"))
             state["elapsed_s"] = elapsed_s
+        dials = knobs(recipe, step, elapsed_s)
         if saves:
             with clock.phase("save"):
                 keeper.save(trainer.snapshot())
@@ -163,13 +170,12 @@ def train(
             raise Stopped(keeper.asked_to_stop)
         if scores:
             with clock.phase("score"):
-                scored = trainer.score(corpus.validation) if main else None
+                scored = trainer.score(corpus.validation, dials.phase) if main else None
                 group.max(0.0)
             if scored is not None:
                 log_val(events, recipe, step, elapsed_s, scored, corpus.validation)
         if last:
             break
-        dials = knobs(recipe, step, elapsed_s)
         loss = trainer.step(feeder.batch(step), dials)
         reader.settle()
         (elapsed_s,) = group.max(clock.lap("train"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx.core import array
 
-from core.train.newton_schulz import NORM_EPS, Table
+from core.train.newton_schulz import NORM_EPS, ROW_EPS, Table
 
 
 def newton_schulz(grad: array, table: Table, dtype: mx.Dtype) -> array:
@@ -23,22 +23,48 @@ def newton_schulz(grad: array, table: Table, dtype: mx.Dtype) -> array:
     return (x.swapaxes(-2, -1) if tall else x).astype(grad.dtype)
 
 
+def unit_rows(grad: array) -> array:
+    """Each row divided by its L2 norm (MuonEq-R). grad: (K, rows, cols)."""
+    norm = mx.sqrt(mx.sum(mx.square(grad), axis=-1, keepdims=True))
+    return grad / mx.maximum(norm, ROW_EPS)
+
+
+def even_rows(update: array, square: array, beta2: float) -> tuple[array, array]:
+    """Each row over the root of its running mean square, the whole as long as before (NorMuon).
+
+    update: (K, rows, cols); square: (K, rows, 1), which comes back brought up to date.
+    """
+    square = beta2 * square + (1.0 - beta2) * mx.mean(mx.square(update), axis=-1, keepdims=True)
+    even = update / (mx.sqrt(square) + ROW_EPS)
+    whole = mx.sum(mx.square(update), axis=(-2, -1), keepdims=True)
+    left = mx.sum(mx.square(even), axis=(-2, -1), keepdims=True)
+    return even * mx.sqrt(whole / (left + ROW_EPS)), square
+
+
 def muon(
     weight: array,
     grad: array,
     momentum: array,
+    square: array | None = None,
     *,
     lr: array | float,
     beta: array | float,
     table: Table,
     dtype: mx.Dtype,
-) -> tuple[array, array]:
-    """One step of a bank (K, rows, cols): new weight, new momentum.
+    row_norm: str = "none",
+    row_beta2: float = 0.0,
+) -> tuple[array, array, array | None]:
+    """One step of a bank (K, rows, cols): new weight, momentum, and mean squares of rows.
 
     Heavy-ball Nesterov (momentum <- beta momentum + grad; step along grad + beta momentum), and
     rows / cols above 1 scale the step by its root.
     """
     momentum = beta * momentum + grad
-    update = newton_schulz(grad + beta * momentum, table, dtype)
+    update = grad + beta * momentum
+    if row_norm == "l2":
+        update = unit_rows(update)
+    update = newton_schulz(update, table, dtype)
+    if square is not None:
+        update, square = even_rows(update, square, row_beta2)
     scale = max(1.0, weight.shape[-2] / weight.shape[-1]) ** 0.5
-    return weight - (lr * scale) * update, momentum
+    return weight - (lr * scale) * update, momentum, square

@@ -19,21 +19,22 @@ Rows = NDArray[np.int32]
 class Evaluator:
     """A model as core sees it: numpy in, numpy out, no gradients."""
 
-    def __init__(self, model: GPT) -> None:
+    def __init__(self, model: GPT, phase: int = -1) -> None:
         self.model = model
+        self.phase = phase
 
     @torch.no_grad()
     def nats(self, x: Rows, y: Rows) -> NDArray[np.float32]:
         """Nats of each target, float32 (B, T). x, y: int32 (B, T)."""
         device = self.model.tok_emb.weight.device
         tokens, targets = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
-        return self.model.token_nats(tokens, targets).cpu().numpy()
+        return self.model.token_nats(tokens, targets, self.phase).cpu().numpy()
 
     @torch.no_grad()
     def next_logits(self, x: Rows) -> NDArray[np.float32]:
         """Logits of the token after each row, float32 (B, V). x: int32 (B, T)."""
         tokens = torch.from_numpy(x).to(self.model.tok_emb.weight.device)
-        return self.model(tokens)[:, -1].float().cpu().numpy()
+        return self.model(tokens, self.phase)[:, -1].float().cpu().numpy()
 
 
 def open_evaluator(weights: Weights, spec: ModelSpec, precision: Precision) -> Evaluator:

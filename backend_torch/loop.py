@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -53,12 +54,15 @@ class Trainer:
         if compiles:
             self._nats = torch.compile(self._nats, dynamic=False)
 
-    def gradients(self, batches: MicroBatches) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss in nats per token of the whole step, and its gradients, over all ranks."""
+    def gradients(self, batches: MicroBatches, phase: int = -1) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss in nats per token of the whole step, and its gradients, over all ranks.
+
+        phase: which of the spec's orders the blocks run in.
+        """
         self.model.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.group.device)
         for x, y in batches:
-            nats = self._nats(x, y).sum(-1).sum() / self.recipe.data.train_batch_tokens
+            nats = self._nats(x, y, phase).sum(-1).sum() / self.recipe.data.train_batch_tokens
             nats.backward()
             total += nats.detach()
         grads = {name: _grad(weight) for name, weight in parameters(self.model).items()}
@@ -67,14 +71,15 @@ class Trainer:
 
     def step(self, batches: MicroBatches, now: Knobs) -> Tensor:
         """One optimizer step; the loss before it, or NaN where the step was not applied."""
-        loss, grads = self.gradients(batches)
+        loss, grads = self.gradients(batches, now.phase)
         good = self.optimizer.update(self.state, grads, now)
         return torch.where(good, loss, torch.nan)
 
     def warm_up(self, batches: MicroBatches) -> None:
-        """One step, for what it compiles and allocates; then all state is put back."""
+        """A step in each phase, for what it compiles and allocates; then all state is put back."""
         saved = {key: array.detach().clone() for key, array in arrays(self.state).items()}
-        float(self.step(batches, knobs(self.recipe, 0, 0.0)))
+        for phase in range(len(self.recipe.arch.orders)):
+            float(self.step(batches, replace(knobs(self.recipe, 0, 0.0), phase=phase)))
         with torch.no_grad():
             for key, array in arrays(self.state).items():
                 array.copy_(saved[key])
@@ -93,10 +98,10 @@ class Trainer:
                 else:
                     self.state[key] = value
 
-    def score(self, validation: Validation) -> Scored:
-        """Score the weights that are being trained."""
+    def score(self, validation: Validation, phase: int = -1) -> Scored:
+        """Score the weights that are being trained, the blocks in the order of this phase."""
         settings = self.recipe.score
-        nats_of = Evaluator(self.model).nats
+        nats_of = Evaluator(self.model, phase).nats
         return score(nats_of, validation, self.recipe.arch.seq_len, settings.batch)
 
     def score_weights(self, weights: Weights, validation: Validation) -> Scored:
@@ -130,7 +135,7 @@ def train(
         clock.charge("train", state["elapsed_s"])
         log_resumed(events, recipe, state["step"], state["elapsed_s"])
     reader = StepReader(recipe, events, lambda: keeper.save(trainer.snapshot()))
-    clock.begin(lap_s=warmup_s)
+    clock.begin(lap_s=warmup_s / len(recipe.arch.orders))
     while True:
         step, elapsed_s = state["step"], state["elapsed_s"]
         step_s, stop, saves = group.max(clock.next_s(), keeper.stops(), keeper.due(step))
@@ -141,6 +146,7 @@ def train(
             reader.settle()
             (elapsed_s,) = group.max(clock.lap("train"))
             state["elapsed_s"] = elapsed_s
+        dials = knobs(recipe, step, elapsed_s)
         if saves:
             with clock.phase("save"):
                 keeper.save(trainer.snapshot())
@@ -151,13 +157,12 @@ def train(
             raise Stopped(keeper.asked_to_stop)
         if scores:
             with clock.phase("score"):
-                scored = trainer.score(corpus.validation) if main else None
+                scored = trainer.score(corpus.validation, dials.phase) if main else None
                 group.max(0.0)
             if scored is not None:
                 log_val(events, recipe, step, elapsed_s, scored, corpus.validation)
         if last:
             break
-        dials = knobs(recipe, step, elapsed_s)
         loss = trainer.step(feeder.batch(step), dials)
         reader.settle()
         (elapsed_s,) = group.max(clock.lap("train"))

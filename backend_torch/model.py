@@ -1,4 +1,4 @@
-"""The GPT: attention, MLP, block, and the model that follows core's plan."""
+"""The GPT: embeddings, the blocks that core's plan visits, the head."""
 
 from __future__ import annotations
 
@@ -6,69 +6,14 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from backend_torch.attend import attend
+from backend_torch.attend import sees_of
+from backend_torch.block import LANES, ROUTES, Block, Given
 from backend_torch.linear import Linear, project
-from backend_torch.ops import ACTIVATIONS, cross_entropy, rms_norm, rotate, softcap
-from core.arch.plan import forward_plan, num_skips
+from backend_torch.ops import before, cross_entropy, pair_buckets, rms_norm, softcap
+from core.arch.plan import forward_plan, longest, num_skips
 from core.arch.rope import rotary_tables
 from core.arch.spec import ModelSpec
 from core.train.recipe import Precision
-
-
-class Attention(nn.Module):
-    """Causal grouped-query attention with normalised queries and keys and a gain per head."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        self.c_q = Linear(spec.model_dim, spec.model_dim)
-        self.c_k = Linear(spec.model_dim, spec.kv_dim)
-        self.c_v = Linear(spec.model_dim, spec.kv_dim)
-        self.proj = Linear(spec.model_dim, spec.model_dim)
-        self.q_gain = nn.Parameter(torch.zeros(spec.num_heads))
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        spec, (rows, time, _) = self.spec, x.shape
-        q = self.c_q(x).reshape(rows, time, spec.num_heads, spec.head_dim)
-        k = self.c_k(x).reshape(rows, time, spec.num_kv_heads, spec.head_dim)
-        v = self.c_v(x).reshape(rows, time, spec.num_kv_heads, spec.head_dim)
-        q = rotate(rms_norm(q, spec.norm_eps), cos, sin)
-        k = rotate(rms_norm(k, spec.norm_eps), cos, sin)
-        q = q * self.q_gain[:, None].to(q.dtype)
-        return self.proj(attend(q, k, v).reshape(rows, time, spec.model_dim))
-
-
-class MLP(nn.Module):
-    """Up, activation, down."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        self.fc = Linear(spec.model_dim, spec.mlp_dim)
-        self.proj = Linear(spec.mlp_dim, spec.model_dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        activation = ACTIVATIONS[self.spec.activation]
-        return self.proj(activation(self.fc(x), self.spec.leaky_slope))
-
-
-class Block(nn.Module):
-    """x0 mixed in, then attention and MLP, each on a normalised input and scaled per dim."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        self.resid_mix = nn.Parameter(torch.zeros(2, spec.model_dim))
-        self.attn_scale = nn.Parameter(torch.zeros(spec.model_dim))
-        self.mlp_scale = nn.Parameter(torch.zeros(spec.model_dim))
-        self.attn = Attention(spec)
-        self.mlp = MLP(spec)
-
-    def forward(self, x: Tensor, x0: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        eps, mix = self.spec.norm_eps, self.resid_mix.to(x.dtype)
-        x = mix[0] * x + mix[1] * x0
-        x = x + self.attn_scale.to(x.dtype) * self.attn(rms_norm(x, eps), cos, sin)
-        return x + self.mlp_scale.to(x.dtype) * self.mlp(rms_norm(x, eps))
 
 
 class GPT(nn.Module):
@@ -81,42 +26,105 @@ class GPT(nn.Module):
         super().__init__()
         self.spec = spec
         self.precision = precision
-        self._plan = forward_plan(spec)
-        self.tok_emb = nn.Embedding(spec.vocab_size, spec.model_dim)
-        self.blocks = nn.ModuleList([Block(spec) for _ in range(spec.num_layers)])
+        self._plans = [forward_plan(spec, phase) for phase in range(len(spec.orders))]
+        self._windows = sorted({spec.window(block) for block in range(spec.num_layers)})
+        self.tok_emb = nn.Embedding(spec.vocab_size, spec.table_dim)
+        if spec.embed_dim is not None:
+            self.embed_in = Linear(spec.table_dim, spec.model_dim)
+            self.embed_out = Linear(spec.model_dim, spec.table_dim)
+        if spec.smear == "static":
+            self.smear_share = nn.Parameter(torch.zeros(spec.model_dim))
+        if spec.smear == "content":
+            self.smear_gate = Linear(spec.smear_dims, 1)
+            self.smear_scale = nn.Parameter(torch.zeros(1))
+        if spec.bigram_buckets:
+            self.bigram_emb = nn.Embedding(spec.bigram_buckets, spec.bigram_dim)
+            self.bigram_proj = Linear(spec.bigram_dim, spec.model_dim)
+            self.bigram_scale = nn.Parameter(torch.zeros(1))
+        self.blocks = nn.ModuleList([Block(spec, block) for block in range(spec.num_layers)])
+        if spec.step_embed:
+            self.step_emb = nn.Parameter(torch.zeros(longest(spec), spec.model_dim))
         if skips := num_skips(spec):
             self.skip_weights = nn.Parameter(torch.zeros(skips, spec.model_dim))
+        if skips and spec.skip_gates:
+            self.skip_gates = nn.Parameter(torch.zeros(skips, spec.model_dim))
+        if spec.routing in LANES:
+            self.lane_resid = nn.Parameter(torch.zeros(spec.num_layers, 2))
+            self.lane_post = nn.Parameter(torch.zeros(spec.num_layers, 2, 2))
         if not spec.tie_embeddings:
-            self.lm_head = Linear(spec.model_dim, spec.vocab_size)
+            self.lm_head = Linear(spec.table_dim, spec.vocab_size)
         cos, sin = rotary_tables(spec)
         self.register_buffer("_cos", torch.from_numpy(cos), persistent=False)
         self.register_buffer("_sin", torch.from_numpy(sin), persistent=False)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Capped logits, fp32 (B, T, V). tokens: (B, T) integers, T at most seq_len."""
-        time = tokens.shape[1]
-        cos, sin = self._cos[:time], self._sin[:time]
-        x = x0 = rms_norm(self._embed(tokens), self.spec.norm_eps)
+    def forward(self, tokens: Tensor, phase: int = -1) -> Tensor:
+        """Capped logits, fp32 (B, T, V). tokens: (B, T) integers, T at most seq_len.
+
+        phase: which of the spec's orders the blocks run in.
+        """
+        x = rms_norm(self._embed(tokens), self.spec.norm_eps)
+        given = self._given(tokens, x)
+        lane = x
         skips: list[Tensor] = []
-        for visit in self._plan:
+        for visit in self._plans[phase]:
+            block = self.blocks[visit.block]
             if visit.pop_skip is not None:
-                x = x + self.skip_weights[visit.pop_skip].to(x.dtype) * skips.pop()
-            x = self.blocks[visit.block](x, x0, cos, sin)
+                x = self._joined(x, skips.pop(), visit.pop_skip)
+            if self.spec.step_embed:
+                x = x + self.step_emb[visit.position].to(x.dtype)
+            if visit.opens_lanes:
+                lane = x
+            if visit.in_lanes:
+                resid = self.lane_resid[visit.block].to(x.dtype)
+                post = self.lane_post[visit.block].to(x.dtype)
+                x, lane = LANES[visit.route](block, x, lane, resid, post, given)
+            else:
+                x = ROUTES[visit.route](block, x, given)
+            if visit.closes_lanes:
+                x = 0.5 * (x + lane)
             if visit.push_skip:
                 skips.append(x)
         return self._head(rms_norm(x, self.spec.norm_eps))
 
-    def token_nats(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def token_nats(self, tokens: Tensor, targets: Tensor, phase: int = -1) -> Tensor:
         """Nats of each target, fp32 (B, T)."""
         autocast = self.precision == "autocast"
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=autocast):
-            logits = self(tokens)
+            logits = self(tokens, phase)
         return cross_entropy(logits, targets)
 
+    def _given(self, tokens: Tensor, x0: Tensor) -> Given:
+        time = tokens.shape[1]
+        sees = {w: sees_of(tokens, w, self.spec.doc_mask) for w in self._windows}
+        return Given(x0, self._cos[:time], self._sin[:time], sees)
+
     def _embed(self, tokens: Tensor) -> Tensor:
+        """Rows of the table, with what the tokens before them add."""
         x = self.tok_emb(tokens)
-        return x.bfloat16() if self.precision == "cast" else x
+        x = x.bfloat16() if self.precision == "cast" else x
+        if self.spec.embed_dim is not None:
+            x = self.embed_in(x)
+        if self.spec.bigram_buckets:
+            pairs = self.bigram_emb(pair_buckets(tokens, self.spec.bigram_buckets)).to(x.dtype)
+            x = x + self.bigram_scale.to(x.dtype) * self.bigram_proj(pairs)
+        if self.spec.smear == "static":
+            share = torch.sigmoid(self.smear_share).to(x.dtype)
+            x = x + share * (before(x, tokens) - x)
+        if self.spec.smear == "content":
+            share = torch.sigmoid(self.smear_gate(x[..., : self.spec.smear_dims]))
+            x = x + self.smear_scale.to(x.dtype) * share * before(x, tokens)
+        return x
+
+    def _joined(self, x: Tensor, skip: Tensor, row: int) -> Tensor:
+        """x and a skip: their sum, or by the gates some of one and the rest of the other."""
+        skip = self.skip_weights[row].to(x.dtype) * skip
+        if not self.spec.skip_gates:
+            return x + skip
+        share = torch.sigmoid(self.skip_gates[row]).to(x.dtype)
+        return share * x + (1.0 - share) * skip
 
     def _head(self, x: Tensor) -> Tensor:
+        if self.spec.embed_dim is not None:
+            x = self.embed_out(x)
         weight = self.tok_emb.weight if self.spec.tie_embeddings else self.lm_head.weight
-        return softcap(project(x, weight), self.spec.logit_softcap)
+        return softcap(project(x, weight), self.spec.softcap, self.spec.logit_softcap)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from core.train.newton_schulz import NORM_EPS, Table
+from core.train.newton_schulz import NORM_EPS, ROW_EPS, Table
 
 
 def newton_schulz(grad: Tensor, table: Table, dtype: torch.dtype) -> Tensor:
@@ -23,22 +23,48 @@ def newton_schulz(grad: Tensor, table: Table, dtype: torch.dtype) -> Tensor:
     return (x.mT if tall else x).to(grad.dtype)
 
 
+def unit_rows(grad: Tensor) -> Tensor:
+    """Each row divided by its L2 norm (MuonEq-R). grad: (K, rows, cols)."""
+    norm = torch.sqrt(torch.sum(torch.square(grad), dim=-1, keepdim=True))
+    return grad / torch.clamp(norm, min=ROW_EPS)
+
+
+def even_rows(update: Tensor, square: Tensor, beta2: float) -> tuple[Tensor, Tensor]:
+    """Each row over the root of its running mean square, the whole as long as before (NorMuon).
+
+    update: (K, rows, cols); square: (K, rows, 1), which comes back brought up to date.
+    """
+    square = beta2 * square + (1.0 - beta2) * torch.mean(torch.square(update), dim=-1, keepdim=True)
+    even = update / (torch.sqrt(square) + ROW_EPS)
+    whole = torch.sum(torch.square(update), dim=(-2, -1), keepdim=True)
+    left = torch.sum(torch.square(even), dim=(-2, -1), keepdim=True)
+    return even * torch.sqrt(whole / (left + ROW_EPS)), square
+
+
 def muon(
     weight: Tensor,
     grad: Tensor,
     momentum: Tensor,
+    square: Tensor | None = None,
     *,
     lr: Tensor | float,
     beta: Tensor | float,
     table: Table,
     dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """One step of a bank (K, rows, cols): new weight, new momentum.
+    row_norm: str = "none",
+    row_beta2: float = 0.0,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """One step of a bank (K, rows, cols): new weight, momentum, and mean squares of rows.
 
     Heavy-ball Nesterov (momentum <- beta momentum + grad; step along grad + beta momentum), and
     rows / cols above 1 scale the step by its root.
     """
     momentum = beta * momentum + grad
-    update = newton_schulz(grad + beta * momentum, table, dtype)
+    update = grad + beta * momentum
+    if row_norm == "l2":
+        update = unit_rows(update)
+    update = newton_schulz(update, table, dtype)
+    if square is not None:
+        update, square = even_rows(update, square, row_beta2)
     scale = max(1.0, weight.shape[-2] / weight.shape[-1]) ** 0.5
-    return weight - (lr * scale) * update, momentum
+    return weight - (lr * scale) * update, momentum, square

@@ -38,6 +38,9 @@ class Optimizer:
         for rule, names in self.banks:
             for part in ("momentum",) if rule == "matrix" else ("adam_mean", "adam_square"):
                 state |= {f"{part}/{name}": torch.zeros_like(weights[name]) for name in names}
+            if rule == "matrix" and self.optim.row_beta2:
+                rows = {name: weights[name][:, :1] for name in names}
+                state |= {f"row_square/{n}": torch.zeros_like(row) for n, row in rows.items()}
         if self.optim.ema_decay:
             state |= {f"ema/{n}": weight.detach().clone() for n, weight in weights.items()}
         return state
@@ -74,34 +77,45 @@ class Optimizer:
     def _muon(
         self, old: Arrays, grads: Arrays, dials: Arrays, rule: Rule, names: list[str]
     ) -> Arrays:
-        weight, momentum = muon(
-            _bank(old, "weight", names),
+        optim, squares = self.optim, "row_square" if self.optim.row_beta2 else None
+        weight, momentum, square = muon(
+            self._kept(old, dials, rule, names),
             torch.stack([grads[name] for name in names]),
             _bank(old, "momentum", names),
+            _bank(old, squares, names) if squares else None,
             lr=dials[rule],
             beta=dials["momentum"],
-            table=coefficients(self.optim.ns_table, self.optim.ns_steps),
-            dtype=DTYPES[self.optim.ns_precision],
+            table=coefficients(optim.ns_table, optim.ns_steps),
+            dtype=DTYPES[optim.ns_precision],
+            row_norm=optim.row_norm,
+            row_beta2=optim.row_beta2,
         )
-        return _named("weight", names, weight) | _named("momentum", names, momentum)
+        new = _named("weight", names, weight) | _named("momentum", names, momentum)
+        return new if square is None else new | _named("row_square", names, square)
 
     def _adam(
         self, old: Arrays, grads: Arrays, dials: Arrays, rule: Rule, names: list[str]
     ) -> Arrays:
+        beta1, beta2 = self.optim.betas(rule)
         weight, mean, square = adam(
-            _bank(old, "weight", names),
+            self._kept(old, dials, rule, names),
             torch.stack([grads[name] for name in names]),
             _bank(old, "adam_mean", names),
             _bank(old, "adam_square", names),
             lr=dials[rule],
-            mean_left=dials["mean_left"],
-            square_left=dials["square_left"],
-            beta1=self.optim.beta1,
-            beta2=self.optim.beta2,
+            mean_left=dials[f"{rule}_mean_left"],
+            square_left=dials[f"{rule}_square_left"],
+            beta1=beta1,
+            beta2=beta2,
             eps=self.optim.adam_eps,
         )
         new = _named("weight", names, weight)
         return new | _named("adam_mean", names, mean) | _named("adam_square", names, square)
+
+    def _kept(self, old: Arrays, dials: Arrays, rule: Rule, names: list[str]) -> Tensor:
+        """The weights of a bank after decay."""
+        bank = _bank(old, "weight", names)
+        return bank * dials[f"{rule}_kept"] if self.optim.decay(rule) else bank
 
 
 def banks(spec: ModelSpec) -> list[Bank]:

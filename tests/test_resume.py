@@ -165,8 +165,8 @@ def poisoned(name: str, steps: set[int]) -> Any:
     trainer = engine(name).loop.Trainer
     gradients, count = trainer.gradients, iter(range(1000))
 
-    def bad(self: Any, batches: Any) -> Any:
-        loss, grads = gradients(self, batches)
+    def bad(self: Any, *batches_and_phase: Any) -> Any:
+        loss, grads = gradients(self, *batches_and_phase)
         if next(count) - self.recipe.schedule.warmup_steps in steps:
             grads = {n: g * float("inf") for n, g in grads.items()}
         return loss, grads

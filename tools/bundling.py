@@ -20,7 +20,7 @@ from tools.flatten import flatten
 from tools.shaking import Shaker
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTIONS = ("Recipe", "ModelSpec", "Optim", "Schedule", "Data", "Quant", "Score")
+SECTIONS = ("Recipe", "ModelSpec", "Phase", "Optim", "Schedule", "Data", "Quant", "Score")
 ENTRY = """
 import os
 import sys
@@ -110,6 +110,8 @@ def quoted(data: bytes) -> str:
 
 def literal(value: Any) -> str:
     """The value as an expression; of a dataclass, what is not its default."""
+    if isinstance(value, tuple):
+        return f"({''.join(f'{literal(part)},' for part in value)})"
     if not is_dataclass(value):
         return repr(value)
     said = {f.name: getattr(value, f.name) for f in fields(value)}
@@ -122,6 +124,7 @@ def _source(backend: str) -> str:
     shaker = Shaker(ROOT)
     shaker.reach_all("__main__", ast.parse(ENTRY.format(package=f"backend_{backend}")))
     shaker.reach("core.train.recipe", "Recipe")  # with its sections: RECIPE names them
+    shaker.reach("core.arch.spec", "Phase")
     tree = flatten(shaker.sources())
     classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
     assert classes.issuperset(SECTIONS), set(SECTIONS) - classes

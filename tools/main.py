@@ -14,6 +14,7 @@ from types import ModuleType
 from tools import (
     bench,
     bundle,
+    check,
     compare,
     data,
     demo,
@@ -23,6 +24,7 @@ from tools import (
     pack,
     plan,
     score,
+    submit,
     tokenizer,
     train,
     unpack,
@@ -44,6 +46,8 @@ VERBS: dict[str, ModuleType] = {
     "doctor": doctor,
     "bench": bench,
     "compare": compare,
+    "submit": submit,
+    "check": check,
 }
 
 

@@ -1,13 +1,15 @@
 """Frozen dataclasses from plain data: typed by annotations, wrong names told with the closest.
 
 Plain data is what JSON holds (dict, list, str, int, float, bool, None) or the right-hand side of
-`name=value` on a command line. Everything that arrives from a file or a user passes through here.
+`name=value` on a command line: a list there is JSON, or values with commas between them. Everything
+that arrives from a file or a user passes through here.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -25,6 +27,12 @@ def closest(name: str, names: Iterable[str]) -> str:
 def to_plain(value: Any) -> dict[str, Any]:
     """The dataclass as JSON data, sections nested."""
     return dataclasses.asdict(value)
+
+
+def changed(value: Any) -> dict[str, Any]:
+    """The fields that are not the class's defaults, as JSON data: a new field changes none."""
+    plain, default = to_plain(value), to_plain(type(value)())
+    return {name: plain[name] for name in plain if plain[name] != default[name]}
 
 
 def from_plain(cls: type[T], data: object, where: str) -> T:
@@ -87,7 +95,16 @@ def _parse_one(hint: Any, text: str) -> Any:
         return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
     if get_origin(hint) is Literal:
         return {str(choice): choice for choice in get_args(hint)}[text]
+    if get_origin(hint) is tuple:
+        return _parse_list(get_args(hint)[0], text)
     return hint(text)
+
+
+def _parse_list(item: Any, text: str) -> Any:
+    """[1, 2] or 1,2; what the entries are is checked with the rest of the data."""
+    if text.startswith("["):
+        return json.loads(text)
+    return [_parse_one(item, part.strip()) for part in text.split(",") if part.strip()]
 
 
 def _checked(hint: Any, value: Any, where: str) -> Any:
@@ -98,6 +115,9 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
             return value
         if option is float and type(value) is int:
             return float(value)
+        if get_origin(option) is tuple and isinstance(value, list | tuple):
+            item = get_args(option)[0]
+            return tuple(_checked(item, part, f"{where}[{i}]") for i, part in enumerate(value))
         if isinstance(option, type) and type(value) is option:
             return value
     raise ValueError(f"{where}: expected {_describe(hint)}, found {value!r}")
@@ -108,6 +128,8 @@ def _describe(hint: Any) -> str:
     for option in _options(hint):
         if get_origin(option) is Literal:
             words += [repr(choice) for choice in get_args(option)]
+        elif get_origin(option) is tuple:
+            words.append(f"a list of {get_args(option)[0].__name__}")
         else:
             words.append("none" if option is types.NoneType else option.__name__)
     return " or ".join(words)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.arch.noise import normal, stream_of, uniform
-from core.arch.plan import forward_plan, num_skips
+from core.arch.plan import LANES, forward_plan, longest, num_skips
 from core.arch.spec import ModelSpec
 
 Rule = Literal["matrix", "embed", "head", "scalar"]  # matrix: Muon; the others: Adam, own rates
@@ -24,9 +24,12 @@ Weights = dict[str, Array]
 
 @dataclass(frozen=True)
 class Start:
-    """A start value: uniform in +-scale, normal of deviation scale, or `rows` of constants."""
+    """A start value: uniform in +-scale, normal of deviation scale, or `rows` of constants.
 
-    kind: Literal["uniform", "normal", "rows"]
+    orthogonal: the shorter side's vectors are orthonormal, times scale (Saxe et al. 2014).
+    """
+
+    kind: Literal["uniform", "normal", "orthogonal", "rows"]
     scale: float = 0.0
     rows: tuple[float, ...] = ()  # one value for all, or one for each entry of the first axis
 
@@ -50,40 +53,90 @@ def constant(*rows: float) -> Start:
     return Start("rows", rows=rows)
 
 
-def fan_in(dims: int) -> Start:
-    """Uniform in +-1/sqrt(fan-in): what torch's Linear starts with."""
-    return Start("uniform", 1.0 / math.sqrt(dims))
+def matrix_start(spec: ModelSpec, dims: int) -> Start:
+    """Of a matrix with so many columns: uniform in +-1/sqrt(dims), as torch's Linear, or normal
+    of that deviation, or orthogonal."""
+    scale = 1.0 if spec.matrix_init == "orthogonal" else 1.0 / math.sqrt(dims)
+    return Start(spec.matrix_init, scale)
 
 
 def param_table(spec: ModelSpec) -> tuple[Param, ...]:
     """Every parameter of the model, once."""
-    dim, vocab = spec.model_dim, spec.vocab_size
-    embed_start = Start("normal", spec.tied_embed_init_std if spec.tie_embeddings else 1.0)
-    rows = [Param("tok_emb.weight", (vocab, dim), embed_start, "embed", "embed")]
+    rows = _embed_rows(spec)
     for block in range(spec.num_layers):
         rows += _block_rows(spec, f"blocks.{block}")
-    if skips := num_skips(spec):
-        rows.append(Param("skip_weights", (skips, dim), constant(1.0), "scalar", "control"))
+    rows += _between_rows(spec)
     if not spec.tie_embeddings:
-        rows.append(Param("lm_head.weight", (vocab, dim), constant(0.0), "head", "head"))
+        shape = (spec.vocab_size, spec.table_dim)
+        rows.append(Param("lm_head.weight", shape, constant(0.0), "head", "head"))
     return tuple(rows)
+
+
+def _embed_rows(spec: ModelSpec) -> list[Param]:
+    """What makes the first x of the tokens, and the factor on the way out."""
+    dim, table, vocab = spec.model_dim, spec.table_dim, spec.vocab_size
+    start = Start("normal", spec.tied_embed_init_std if spec.tie_embeddings else 1.0)
+    rows = [Param("tok_emb.weight", (vocab, table), start, "embed", "embed")]
+    if spec.embed_dim is not None:
+        into, out = matrix_start(spec, table), matrix_start(spec, dim)
+        rows.append(Param("embed_in.weight", (dim, table), into, "matrix", "embed"))
+        rows.append(Param("embed_out.weight", (table, dim), out, "matrix", "embed"))
+    if spec.smear == "static":
+        rows.append(control("smear_share", (dim,), 0.0))
+    if spec.smear == "content":
+        rows.append(control("smear_gate.weight", (1, spec.smear_dims), 0.0))
+        rows.append(control("smear_scale", (1,), 0.0))
+    if spec.bigram_buckets:
+        pairs, proj = (spec.bigram_buckets, spec.bigram_dim), (dim, spec.bigram_dim)
+        rows.append(Param("bigram_emb.weight", pairs, Start("normal", 0.02), "embed", "embed"))
+        rows.append(Param("bigram_proj.weight", proj, constant(0.0), "matrix", "embed"))
+        rows.append(control("bigram_scale", (1,), 0.05))
+    return rows
+
+
+def _between_rows(spec: ModelSpec) -> list[Param]:
+    """What stands between blocks: vectors of visits, skips and lanes."""
+    dim, layers, rows = spec.model_dim, spec.num_layers, list[Param]()
+    if spec.step_embed:
+        rows.append(control("step_emb", (longest(spec), dim), 0.0))
+    if skips := num_skips(spec):
+        rows.append(control("skip_weights", (skips, dim), 1.0))
+    if skips and spec.skip_gates:
+        rows.append(control("skip_gates", (skips, dim), 0.0))
+    if spec.routing in LANES:
+        resid = 1.1 if spec.routing == "lanes" else math.sqrt(1.1)  # in turn: twice a block
+        rows.append(control("lane_resid", (layers, 2), resid))
+        rows.append(control("lane_post", (layers, 2, 2), 1.0))
+    return rows
+
+
+def control(name: str, shape: tuple[int, ...], *start: float) -> Param:
+    """A row of few numbers: Adam, kept in floats."""
+    return Param(name, shape, constant(*start), "scalar", "control")
 
 
 def _block_rows(spec: ModelSpec, at: str) -> list[Param]:
     dim, kv, hidden = spec.model_dim, spec.kv_dim, spec.mlp_dim
-    gain = constant(spec.qk_gain_init)
-    return [
-        Param(f"{at}.resid_mix", (2, dim), constant(1.0, 0.0), "scalar", "control"),
-        Param(f"{at}.attn_scale", (dim,), constant(1.0), "scalar", "control"),
-        Param(f"{at}.mlp_scale", (dim,), constant(1.0), "scalar", "control"),
-        Param(f"{at}.attn.q_gain", (spec.num_heads,), gain, "scalar", "control"),
-        Param(f"{at}.attn.c_q.weight", (dim, dim), fan_in(dim), "matrix", "attn"),
-        Param(f"{at}.attn.c_k.weight", (kv, dim), fan_in(dim), "matrix", "attn"),
-        Param(f"{at}.attn.c_v.weight", (kv, dim), fan_in(dim), "matrix", "attn"),
-        Param(f"{at}.attn.proj.weight", (dim, dim), constant(0.0), "matrix", "attn"),
-        Param(f"{at}.mlp.fc.weight", (hidden, dim), fan_in(dim), "matrix", "mlp"),
-        Param(f"{at}.mlp.proj.weight", (dim, hidden), constant(0.0), "matrix", "mlp"),
+    into, out = matrix_start(spec, dim), constant(0.0)
+    rows = [
+        control(f"{at}.resid_mix", (2, dim), 1.0, 0.0),
+        control(f"{at}.attn_scale", (dim,), 1.0),
+        control(f"{at}.mlp_scale", (dim,), 1.0),
+        control(f"{at}.attn.q_gain", (spec.num_heads,), spec.qk_gain_init),
+        Param(f"{at}.attn.c_q.weight", (dim, dim), into, "matrix", "attn"),
+        Param(f"{at}.attn.c_k.weight", (kv, dim), into, "matrix", "attn"),
+        Param(f"{at}.attn.c_v.weight", (kv, dim), into, "matrix", "attn"),
+        Param(f"{at}.attn.proj.weight", (dim, dim), out, "matrix", "attn"),
+        Param(f"{at}.mlp.fc.weight", (hidden, dim), into, "matrix", "mlp"),
+        Param(f"{at}.mlp.proj.weight", (dim, hidden), out, "matrix", "mlp"),
     ]
+    if spec.activation == "swiglu":
+        rows.append(Param(f"{at}.mlp.gate.weight", (hidden, dim), into, "matrix", "mlp"))
+    if spec.attn_gate_dims:
+        gates, std = (spec.num_heads, spec.attn_gate_dims), spec.attn_gate_init_std
+        start = Start("normal", std) if std else constant(0.0)
+        rows.append(Param(f"{at}.attn.gate.weight", gates, start, "scalar", "control"))
+    return rows
 
 
 def init_params(spec: ModelSpec, seed: int) -> Weights:
@@ -101,7 +154,18 @@ def start_value(row: Param, seed: int) -> Array:
         drawn = 2.0 * uniform(seed, stream, row.shape) - 1.0
     else:
         drawn = normal(seed, stream, row.shape)
+    if row.start.kind == "orthogonal":
+        drawn = orthonormal(drawn)
     return (drawn * row.start.scale).astype(np.float32)
+
+
+def orthonormal(drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The Q of a QR decomposition on the longer side, with R's diagonal positive: uniform over
+    all such matrices where `drawn` is normal. LAPACK's last bits are the library's."""
+    tall = drawn if drawn.shape[0] >= drawn.shape[1] else drawn.T
+    q, r = np.linalg.qr(tall)
+    q = q * np.where(np.diag(r) < 0, -1.0, 1.0)
+    return q if tall is drawn else q.T
 
 
 def num_params(spec: ModelSpec) -> int:
@@ -116,8 +180,9 @@ def flops_per_token(spec: ModelSpec) -> int:
     """
     visits = len(forward_plan(spec))
     block = sum(row.size for row in _block_rows(spec, "") if row.rule == "matrix")
+    factors = sum(row.size for row in _embed_rows(spec) if row.rule == "matrix")
     context = (spec.seq_len + 1) / 2
-    products = 6 * (visits * block + spec.vocab_size * spec.model_dim)
+    products = 6 * (visits * block + factors + spec.vocab_size * spec.table_dim)
     return round(products + 12 * spec.model_dim * context * visits)
 
 

@@ -1,10 +1,12 @@
-"""forward_plan: which block runs when, and where the U-Net skips are pushed and popped."""
+"""forward_plan: which block runs when and how, and where the U-Net skips are pushed and popped."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from core.arch.spec import ModelSpec
+from core.arch.spec import ModelSpec, Routing
+
+LANES: tuple[Routing, ...] = ("lanes", "lanes_in_turn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,22 +14,58 @@ class Visit:
     """One pass through a block. Skips are a stack: the last one pushed is popped first."""
 
     block: int
-    pop_skip: int | None = None  # before the block: x += skip_weights[pop_skip] * popped
+    position: int  # in the order of the phase
+    route: Routing = "serial"
+    pop_skip: int | None = None  # before the block: x takes the popped one by skip_weights' row
     push_skip: bool = False  # after the block: push x
+    opens_lanes: bool = False  # before the block: the second lane starts as a copy of x
+    closes_lanes: bool = False  # after the block: x is the mean of both
+
+    @property
+    def in_lanes(self) -> bool:
+        return self.route in LANES
 
 
-def forward_plan(spec: ModelSpec) -> tuple[Visit, ...]:
+def forward_plan(spec: ModelSpec, phase: int = -1) -> tuple[Visit, ...]:
     """The visits of one forward pass, in order: the first half pushes, the second pops."""
-    half, count = spec.num_layers // 2, num_skips(spec)
+    order = spec.orders[phase]
+    half, count = len(order) // 2, len(order) // 2 if spec.skips == "unet" else 0
     visits = []
-    for position in range(spec.num_layers):
+    for position, block in enumerate(order):
         decoder = position - half
-        pop_skip = decoder if 0 <= decoder < count else None
-        push_skip = count > 0 and position < half
-        visits.append(Visit(block=position, pop_skip=pop_skip, push_skip=push_skip))
-    return tuple(visits)
+        visits.append(
+            Visit(
+                block=block,
+                position=position,
+                route=spec.routing if block >= spec.routing_start else "serial",
+                pop_skip=decoder if 0 <= decoder < count else None,
+                push_skip=count > 0 and position < half,
+            )
+        )
+    return tuple(_with_lanes(visits))
 
 
 def num_skips(spec: ModelSpec) -> int:
-    """How many skip connections, and rows of `skip_weights`, the plan has."""
-    return spec.num_layers // 2 if spec.skips == "unet" else 0
+    """How many skip connections, and rows of `skip_weights`, the longest plan has."""
+    return longest(spec) // 2 if spec.skips == "unet" else 0
+
+
+def longest(spec: ModelSpec) -> int:
+    """Visits of the longest phase."""
+    return max(len(order) for order in spec.orders)
+
+
+def _with_lanes(visits: list[Visit]) -> list[Visit]:
+    """Where the second lane begins and ends: around each stretch of visits in lanes."""
+    done = []
+    for i, visit in enumerate(visits):
+        before, after = i > 0 and visits[i - 1].in_lanes, visits[i + 1 : i + 2]
+        if visit.in_lanes and visit.push_skip:
+            raise ValueError(
+                f"arch: block {visit.block} runs in lanes in the first half of the order, whose "
+                "blocks push skips; raise routing_start or set skips=none"
+            )
+        opens = visit.in_lanes and not before
+        closes = visit.in_lanes and not (after and after[0].in_lanes)
+        done.append(replace(visit, opens_lanes=opens, closes_lanes=closes))
+    return done

@@ -6,10 +6,31 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Activation = Literal["relu2", "leaky_relu2"]
+Activation = Literal["relu2", "leaky_relu2", "relu", "swiglu"]
 Skips = Literal["none", "unet"]
+Routing = Literal["serial", "parallel", "lanes", "lanes_in_turn"]
+RopeScaling = Literal["none", "ntk", "yarn"]
+Smear = Literal["none", "static", "content"]
+Softcap = Literal["tanh", "poly5"]
+MatrixInit = Literal["uniform", "normal", "orthogonal"]
 
 FP32_EPS = 1.1920929e-07  # 2**-23, what torch's rms_norm uses when it is given none
+BOS = 1  # the token that begins each document
+SIZES = ("vocab_size", "num_layers", "model_dim", "num_heads", "mlp_dim", "seq_len")
+POSITIVE = ("rope_base", "norm_eps", "tied_embed_init_std", "attn_gate_gain")
+NOT_NEGATIVE = (
+    *("leaky_slope", "logit_softcap", "qk_gain_init", "attn_gate_init_std", "attn_gate_scale"),
+    *("attn_gate_dims", "xsa_last", "routing_start", "smear_dims", "bigram_buckets", "bigram_dim"),
+    *("rope_train_len", "rope_max_len"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """From this progress of the run on, the blocks in this order."""
+
+    at: float
+    order: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,25 +38,48 @@ class ModelSpec:
     """One GPT. The defaults are the task's naive baseline: 9 x 512, 17,059,912 parameters."""
 
     vocab_size: int = 1024
-    num_layers: int = 9
+    num_layers: int = 9  # blocks with weights of their own
     model_dim: int = 512
     num_heads: int = 8
     num_kv_heads: int = 4
     mlp_dim: int = 1024
     seq_len: int = 1024  # tokens of context in training and scoring
+    phases: tuple[Phase, ...] = ()  # the last one is packed and scored; none: each block once
+    step_embed: bool = False  # a vector added before each visit of the longest order
     tie_embeddings: bool = True
     tied_embed_init_std: float = 0.005  # an untied table starts as N(0, 1), its head as zeros
+    embed_dim: int | None = None  # of a factored table; none: model_dim, without factors
+    smear: Smear = "none"  # each embedding takes some of the one before, within its document
+    smear_dims: int = 12  # of the embedding that decide how much, where smear is content
+    bigram_buckets: int = 0  # rows of a table of hashed pairs of tokens; 0: none
+    bigram_dim: int = 128
     activation: Activation = "relu2"
     leaky_slope: float = 0.5  # of leaky_relu2, below zero and before the square
     rope_base: float = 10_000.0
     rope_dims: int | None = None  # leading dims of a head that turn; none: all of them
+    rope_scaling: RopeScaling = "none"
+    rope_train_len: int = 0  # the length that scaling starts from; 0: seq_len
+    rope_max_len: int = 0  # the length that it reaches; 0: seq_len
     qk_gain_init: float = 1.5
+    xsa_last: int = 0  # in so many last blocks attention leaves out its own value's direction
+    attn_gate_dims: int = 0  # leading dims that decide how open each head is; 0: no gates
+    attn_gate_scale: float = 1.0  # inside the sigmoid
+    attn_gate_gain: float = 1.0  # 2 with zeros at the start: open
+    attn_gate_init_std: float = 0.0
+    windows: tuple[int, ...] = ()  # tokens that a block attends to, a pattern over blocks; 0: all
+    doc_mask: bool = False  # no token attends to another document
+    ln_scale: bool = False  # what block l normalises is divided by the root of l + 1
+    routing: Routing = "serial"  # of the blocks from routing_start on
+    routing_start: int = 0
     skips: Skips = "unet"
+    skip_gates: bool = False
+    softcap: Softcap = "tanh"
     logit_softcap: float = 30.0  # 0: logits as they are
+    matrix_init: MatrixInit = "uniform"
     norm_eps: float = FP32_EPS
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "num_layers", "model_dim", "num_heads", "mlp_dim", "seq_len"):
+        for name in SIZES:
             _need(getattr(self, name) >= 1, f"{name} {getattr(self, name)} must be at least 1")
         _need(
             self.vocab_size <= 65_536,
@@ -49,12 +93,47 @@ class ModelSpec:
             f"rope_dims {dims} must be even and within head_dim {head_dim} "
             f"(model_dim {self.model_dim} / num_heads {self.num_heads})",
         )
-        for name in ("rope_base", "norm_eps", "tied_embed_init_std"):
+        for name in POSITIVE:
             value = getattr(self, name)
             _need(math.isfinite(value) and value > 0, f"{name} {value} must be positive")
-        for name in ("leaky_slope", "logit_softcap", "qk_gain_init"):
+        for name in NOT_NEGATIVE:
             value = getattr(self, name)
             _need(math.isfinite(value) and value >= 0, f"{name} {value} must not be negative")
+        for name, most in self._at_most().items():
+            value = getattr(self, name)
+            _need(value <= most, f"{name} {value} must be at most {most}")
+        _need(min(self.windows, default=0) >= 0, f"windows {self.windows} must not be negative")
+        self._check_phases()
+
+    def _at_most(self) -> dict[str, int]:
+        most = {"attn_gate_dims": self.model_dim, "xsa_last": self.num_layers}
+        if self.smear == "content":
+            most["smear_dims"] = self.model_dim
+        return {**most, "routing_start": self.num_layers}
+
+    def _check_phases(self) -> None:
+        """The first at 0, each later than the one before, and no block left untrained."""
+        starts = [phase.at for phase in self.phases]
+        fits = not starts or (starts[0] == 0 and starts[-1] < 1 and starts == sorted(set(starts)))
+        _need(fits, f"phases begin at {starts}, expected 0 first, then rising, all below 1")
+        for phase in self.phases:
+            outside = [block for block in phase.order if not 0 <= block < self.num_layers]
+            _need(
+                bool(phase.order) and not outside,
+                f"phase at {phase.at}: blocks {outside or 'none'} in the order, expected some of "
+                f"0 to {self.num_layers - 1}",
+            )
+        if self.phases:
+            used = len(set(self.phases[-1].order))
+            _need(
+                used == self.num_layers,
+                f"the last order has {used} blocks, expected all num_layers {self.num_layers}",
+            )
+
+    @property
+    def orders(self) -> tuple[tuple[int, ...], ...]:
+        """The blocks of a forward pass, phase by phase."""
+        return tuple(p.order for p in self.phases) or (tuple(range(self.num_layers)),)
 
     @property
     def head_dim(self) -> int:
@@ -65,9 +144,18 @@ class ModelSpec:
         return self.num_kv_heads * self.head_dim
 
     @property
+    def table_dim(self) -> int:
+        """Dims of a row of the embedding table."""
+        return self.model_dim if self.embed_dim is None else self.embed_dim
+
+    @property
     def rotated_dims(self) -> int:
         """R: how many dims of each head RoPE turns."""
         return self.head_dim if self.rope_dims is None else self.rope_dims
+
+    def window(self, block: int) -> int:
+        """How many tokens a block attends to, its own among them; 0: all."""
+        return self.windows[block % len(self.windows)] if self.windows else 0
 
 
 def _need(holds: bool, message: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from core.arch.fields import from_plain, to_plain
+from core.arch.fields import changed, from_plain, to_plain
 from core.arch.spec import ModelSpec
 from core.artifact.quant import Packed, matrix_shape
 
@@ -85,7 +85,7 @@ def plain_header(spec: ModelSpec | None, solver: str, rows: list[Row]) -> dict[s
 
     The spec goes through from_plain once, so that 30 and 30.0 are spelled alike.
     """
-    fields = None if spec is None else to_plain(from_plain(ModelSpec, to_plain(spec), "model_spec"))
+    fields = None if spec is None else changed(from_plain(ModelSpec, to_plain(spec), "model_spec"))
     return {
         "format_version": FORMAT_VERSION,
         "model_spec": fields,

@@ -23,9 +23,7 @@ class Ahead(Generic[Made]):
     def take(self, step: int) -> Made:
         """make(step); any step may follow any other."""
         held, self._next = self._next, None
-        if held is not None and held[0] == step:
-            made = held[1].result()
-        else:
-            made = self._make(step)
+        ready = held is not None and held[0] == step
+        made = held[1].result() if held and ready else self._make(step)
         self._next = (step + 1, self._thread.submit(self._make, step + 1))
         return made

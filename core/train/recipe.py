@@ -19,6 +19,10 @@ from core.train.newton_schulz import NSTable
 Precision = Literal["autocast", "cast", "fp32"]
 Compile = Literal["auto", "on", "off"]
 WarmdownUnit = Literal["frac", "steps", "seconds"]
+LEAST_ZERO = (
+    *("matrix_lr", "embed_lr", "head_lr", "scalar_lr"),
+    *("matrix_wd", "embed_wd", "head_wd", "scalar_wd", "wd_taper_to"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,23 +39,51 @@ class Optim:
     ns_table: NSTable = "quintic"
     ns_steps: int = 5
     ns_precision: Literal["bf16", "fp32"] = "bf16"
+    row_norm: Literal["none", "l2"] = "none"  # of what Newton-Schulz gets: MuonEq-R
+    row_beta2: float = 0.0  # of the running mean square of a row that divides it: NorMuon; 0: none
     beta1: float = 0.9
     beta2: float = 0.95
+    embed_betas: tuple[float, ...] | None = None  # none: beta1 and beta2
+    head_betas: tuple[float, ...] | None = None
+    scalar_betas: tuple[float, ...] | None = None
     adam_eps: float = 1e-8
+    matrix_wd: float = 0.0  # decoupled: each step keeps 1 - rate * decay of the weight
+    embed_wd: float = 0.0
+    head_wd: float = 0.0
+    scalar_wd: float = 0.0
+    wd_taper_start: float = 1.0  # from this progress on all decays go in a line ...
+    wd_taper_to: float = 1.0  # ... to this part of themselves at the end
     grad_clip_norm: float = 0.0  # of all gradients as one vector; 0: as they are
     ema_decay: float = 0.0  # 0: the weights themselves are what is packed
 
     def __post_init__(self) -> None:
-        for name in ("matrix_lr", "embed_lr", "head_lr", "scalar_lr", "grad_clip_norm"):
+        for name in (*LEAST_ZERO, "grad_clip_norm"):
             fits = 0 <= getattr(self, name) < math.inf
             _need(fits, f"optim.{name}", getattr(self, name), "at least 0 and finite")
         steps = self.momentum_warmup_steps
         _need(steps >= 0, "optim.momentum_warmup_steps", steps, "at least 0")
-        for name in ("momentum", "momentum_start", "beta1", "beta2", "ema_decay"):
+        _need(
+            0 <= self.wd_taper_start <= 1, "optim.wd_taper_start", self.wd_taper_start, "in [0, 1]"
+        )
+        for name in ("momentum", "momentum_start", "beta1", "beta2", "row_beta2", "ema_decay"):
             inside = 0 <= getattr(self, name) < 1
             _need(inside, f"optim.{name}", getattr(self, name), "in [0, 1)")
+        for rule in ("embed", "head", "scalar"):
+            pair = self.betas(rule)
+            fits = len(pair) == 2 and all(0 <= beta < 1 for beta in pair)
+            _need(fits, f"optim.{rule}_betas", pair, "two numbers in [0, 1)")
         _need(self.ns_steps >= 1, "optim.ns_steps", self.ns_steps, "at least 1")
         _need(0 < self.adam_eps < math.inf, "optim.adam_eps", self.adam_eps, "positive and finite")
+
+    def betas(self, rule: str) -> tuple[float, ...]:
+        """Adam's two decays for parameters of this rule."""
+        own = {"embed": self.embed_betas, "head": self.head_betas, "scalar": self.scalar_betas}
+        return own.get(rule) or (self.beta1, self.beta2)
+
+    def decay(self, rule: str) -> float:
+        """The weight decay of parameters of this rule."""
+        decays = {"matrix": self.matrix_wd, "embed": self.embed_wd, "head": self.head_wd}
+        return decays.get(rule, self.scalar_wd)
 
 
 @dataclass(frozen=True, kw_only=True)

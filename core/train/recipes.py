@@ -10,6 +10,7 @@ from core.arch.spec import ModelSpec
 from core.artifact.quant import Quant
 from core.data.batches import Data
 from core.score.scoring import Score
+from core.train.frontier import r1061, r1081, universal
 from core.train.recipe import Optim, Recipe, Schedule
 
 
@@ -136,7 +137,10 @@ def _mac(name: str, arch: ModelSpec, train_batch_tokens: int, rate: float) -> Re
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__.replace("_", "-"): recipe
-    for recipe in (baseline, untied, small, demo, smoke, mac_8g, mac_16g, mac_32g)
+    for recipe in (
+        *(baseline, untied, r1081, r1061, universal),
+        *(small, demo, smoke, mac_8g, mac_16g, mac_32g),
+    )
 }
 _GIB = 1 << 30
 

@@ -7,8 +7,10 @@ would be run large. The vocabulary belongs to the tokenizer and stays.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import TypeVar
+from itertools import pairwise
+from typing import Any, TypeVar
 
 from core.arch.params import param_table
 from core.arch.spec import ModelSpec
@@ -56,7 +58,37 @@ def _arch(spec: ModelSpec, to: ModelSpec) -> ModelSpec:
         mlp_dim=max(1, round(spec.mlp_dim * dim / spec.model_dim)),
         seq_len=min(spec.seq_len, to.seq_len),
         rope_dims=_rope_dims(spec, head_dim),
+        **_of_depth(spec, min(spec.num_layers, to.num_layers)),
+        **_of_width(spec, dim),
     )
+
+
+def _of_depth(spec: ModelSpec, layers: int) -> dict[str, Any]:
+    """Block b of n becomes b * layers / n, rounded down; neighbours that fall together are one."""
+    share = layers / spec.num_layers
+    phases = []
+    for phase in spec.phases if layers < spec.num_layers else ():
+        order = [block * layers // spec.num_layers for block in phase.order]
+        again = [b <= a for a, b in pairwise(phase.order)]  # a new pass over the same blocks
+        steps = zip(pairwise(order), again, strict=True)
+        once = [b for (a, b), back in steps if a != b or back]
+        phases.append(replace(phase, order=(order[0], *once)))
+    return {
+        "phases": tuple(phases) or spec.phases,
+        "xsa_last": math.ceil(spec.xsa_last * share),
+        "routing_start": min(math.ceil(spec.routing_start * share), layers - 1),
+    }
+
+
+def _of_width(spec: ModelSpec, dim: int) -> dict[str, Any]:
+    """Gates that read all dims still do; a factored table keeps its proportion."""
+    embed_dim = spec.embed_dim and max(1, round(spec.embed_dim * dim / spec.model_dim))
+    dense = spec.attn_gate_dims == spec.model_dim
+    return {
+        "embed_dim": embed_dim,
+        "attn_gate_dims": dim if dense else min(spec.attn_gate_dims, dim),
+        "smear_dims": min(spec.smear_dims, dim) if spec.smear == "content" else spec.smear_dims,
+    }
 
 
 def _rope_dims(spec: ModelSpec, head_dim: int) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.arch.spec import ModelSpec
 from core.train.recipe import Optim, Recipe, Schedule
 
 
@@ -16,31 +17,43 @@ class Knobs:
     lr_mul: float
     momentum: float
     ema_decay: float
+    wd_mul: float = 1.0
+    phase: int = -1  # of the order of the blocks
 
 
 def knobs(recipe: Recipe, step: int, elapsed_s: float) -> Knobs:
     """All of them at once, for the step after `step` steps and elapsed_s seconds of training."""
+    done = progress(recipe.schedule, step, elapsed_s)
     return Knobs(
         step=step,
-        progress=progress(recipe.schedule, step, elapsed_s),
+        progress=done,
         lr_mul=lr_mul(recipe.schedule, step, elapsed_s),
         momentum=momentum(recipe.optim, step),
         ema_decay=recipe.optim.ema_decay,
+        wd_mul=wd_mul(recipe.optim, done),
+        phase=phase(recipe.arch, done),
     )
 
 
 def rates(optim: Optim, knobs: Knobs) -> dict[str, float]:
-    """What one step multiplies by: a rate for each rule, momentum, average, Adam's corrections."""
-    return {
+    """What one step multiplies by: a rate for each rule, momentum, average, Adam's corrections.
+
+    <rule>_kept is what decoupled weight decay leaves of a weight (Loshchilov and Hutter 2019).
+    """
+    own = {
         "matrix": optim.matrix_lr * knobs.lr_mul,
         "embed": optim.embed_lr * knobs.lr_mul,
         "head": optim.head_lr * knobs.lr_mul,
         "scalar": optim.scalar_lr * knobs.lr_mul,
-        "momentum": knobs.momentum,
-        "ema_decay": knobs.ema_decay,
-        "mean_left": 1.0 - optim.beta1 ** (knobs.step + 1),
-        "square_left": 1.0 - optim.beta2 ** (knobs.step + 1),
     }
+    dials = {**own, "momentum": knobs.momentum, "ema_decay": knobs.ema_decay}
+    for rule, rate in own.items():
+        dials[f"{rule}_kept"] = 1.0 - rate * optim.decay(rule) * knobs.wd_mul
+        if rule != "matrix":
+            beta1, beta2 = optim.betas(rule)
+            dials[f"{rule}_mean_left"] = 1.0 - beta1 ** (knobs.step + 1)
+            dials[f"{rule}_square_left"] = 1.0 - beta2 ** (knobs.step + 1)
+    return dials
 
 
 def progress(schedule: Schedule, step: int, elapsed_s: float) -> float:
@@ -63,6 +76,18 @@ def momentum(optim: Optim, step: int) -> float:
         return optim.momentum
     risen = step / optim.momentum_warmup_steps
     return (1.0 - risen) * optim.momentum_start + risen * optim.momentum
+
+
+def wd_mul(optim: Optim, done: float) -> float:
+    """1, then in a line from wd_taper_start on to wd_taper_to at the end."""
+    start = optim.wd_taper_start
+    risen = (done - start) / (1.0 - start) if done > start else 0.0
+    return 1.0 + risen * (optim.wd_taper_to - 1.0)
+
+
+def phase(spec: ModelSpec, done: float) -> int:
+    """Which of the spec's phases is on at this progress; they begin at 0."""
+    return max(sum(phase.at <= done for phase in spec.phases) - 1, 0)
 
 
 def validates(recipe: Recipe, step: int) -> bool:

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from core.arch.params import num_params, param_table
+from core.arch.plan import forward_plan
 from core.arch.spec import ModelSpec
 from core.artifact.quant import Quant, stored_format
 from core.data.batches import Data
@@ -27,8 +28,9 @@ SMALLER = {  # where 0 is no limit, it is the largest
     "quant": ("keep_below",),
     "score": ("batch",),
 }
+GATES = ("embed_dim", "attn_gate_dims", "smear_dims")
 SIZES = SMALLER | {
-    "arch": (*SMALLER["arch"], "rope_dims"),
+    "arch": (*SMALLER["arch"], "rope_dims", "phases", "xsa_last", "routing_start", *GATES),
     "score": ("batch", "limit_tokens", "subset", "val_every_steps"),
 }
 NO_LIMIT = {"budget_s", "micro_batch"}
@@ -182,3 +184,18 @@ def test_presets_are_for_8k_to_32k_tokens_a_step() -> None:
     assert all(p.score.subset == "spread-1m" and p.schedule.budget_s == 600 for p in presets)
     rates = [p.optim.matrix_lr for p in presets]
     assert rates == sorted(rates) and rates[-1] < named("baseline").optim.matrix_lr
+
+
+@pytest.mark.parametrize("size", ["smoke", "small", "mac-8g", "mac-32g"])
+@pytest.mark.parametrize("name", ["r1081", "r1061", "universal"])
+def test_every_technique_of_the_frontier_is_still_in_it(name: str, size: str) -> None:
+    recipe, small = named(name), scaled(named(name), named(size))
+    was, now = forward_plan(recipe.arch), forward_plan(small.arch)
+    assert {visit.route for visit in now} == {visit.route for visit in was}
+    assert len(now) > small.arch.num_layers, "blocks are visited again"
+    assert len(small.arch.phases) == len(recipe.arch.phases)
+    assert bool(small.arch.xsa_last) == bool(recipe.arch.xsa_last)
+    assert without_sizes(small) == without_sizes(recipe)
+    parameters = {row.name for row in param_table(small.arch)}
+    missing = {row.name for row in param_table(recipe.arch)} - parameters
+    assert all(name.startswith("blocks.") for name in missing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.arch.spec import ModelSpec
+from core.arch.spec import ModelSpec, Phase
 from core.artifact.quant import Quant
 from core.data.batches import Data
 from core.train.recipe import Optim, Recipe, Schedule
@@ -17,7 +17,13 @@ TINY = {
     "seq_len": 24,
 }
 
-CASES: dict[str, dict[str, object]] = {
+LOOPED = (
+    Phase(at=0.0, order=(0, 1, 2)),
+    Phase(at=0.2, order=(0, 1, 1, 2)),
+    Phase(at=0.4, order=(0, 1, 2, 1, 2, 1, 2)),
+)
+
+CASES: dict[str, dict[str, object]] = {  # fields of the spec
     "baseline": {},
     "even_layers": {"num_layers": 4},
     "one_layer": {"num_layers": 1},
@@ -26,15 +32,55 @@ CASES: dict[str, dict[str, object]] = {
     "partial_rope": {"rope_dims": 4},
     "no_rope": {"rope_dims": 0},
     "other_rope_base": {"rope_base": 500.0},
+    "rope_ntk": {"rope_scaling": "ntk", "rope_train_len": 12},
+    "rope_yarn": {"rope_scaling": "yarn", "rope_train_len": 12, "rope_max_len": 48},
     "leaky_relu2": {"activation": "leaky_relu2", "leaky_slope": 0.5},
+    "relu": {"activation": "relu"},
+    "swiglu": {"activation": "swiglu"},
     "all_heads_own_kv": {"num_kv_heads": 4},
     "one_kv_head": {"num_kv_heads": 1},
     "wide_mlp": {"mlp_dim": 128},
     "low_softcap": {"logit_softcap": 5.0},
     "no_softcap": {"logit_softcap": 0.0},
+    "poly5_softcap": {"softcap": "poly5", "logit_softcap": 2.0},
     "large_norm_eps": {"norm_eps": 1e-3},
     "large_gain": {"qk_gain_init": 5.0},
+    "orthogonal_init": {"matrix_init": "orthogonal"},
+    "normal_init": {"matrix_init": "normal"},
+    "looped": {"phases": LOOPED},
+    "universal": {"phases": (Phase(at=0.0, order=(0, 1, 2) * 2),), "step_embed": True},
+    "skip_gates": {"num_layers": 4, "skip_gates": True},
+    "ln_scale": {"ln_scale": True},
+    "parallel": {"routing": "parallel", "routing_start": 1},
+    "lanes": {"num_layers": 4, "routing": "lanes", "routing_start": 2},
+    "lanes_in_turn": {"num_layers": 4, "routing": "lanes_in_turn", "routing_start": 3},
+    "lanes_twice": {
+        "routing": "lanes",
+        "routing_start": 2,
+        "skips": "none",
+        "phases": (Phase(at=0.0, order=(0, 2, 1, 2)),),
+    },
+    "xsa": {"xsa_last": 2},
+    "attn_gate": {"attn_gate_dims": 12, "attn_gate_scale": 0.5},
+    "attn_gate_dense": {"attn_gate_dims": 32, "attn_gate_gain": 2.0, "attn_gate_init_std": 0.005},
+    "windows": {"windows": (4, 0)},
+    "doc_mask": {"doc_mask": True, "windows": (0, 6)},
+    "smear_static": {"smear": "static"},
+    "smear_content": {"smear": "content"},
+    "bigram": {"bigram_buckets": 50, "bigram_dim": 16},
+    "factored": {"embed_dim": 20},
+    "factored_untied": {"embed_dim": 20, "tie_embeddings": False},
 }
+RULES: dict[str, dict[str, object]] = {  # fields of the optimizer
+    "weight_decay": {"matrix_wd": 0.4, "embed_wd": 0.3, "scalar_wd": 0.2},
+    "wd_taper": {"matrix_wd": 0.4, "wd_taper_start": 0.1, "wd_taper_to": 0.5},
+    "betas": {"embed_betas": (0.8, 0.9), "scalar_betas": (0.5, 0.99)},
+    "polar": {"ns_table": "polar"},
+    "row_norm": {"row_norm": "l2"},
+    "normuon": {"row_beta2": 0.95},
+    "clipped": {"grad_clip_norm": 0.3},
+}
+CASES |= {rule: {} for rule in RULES}
 
 
 def spec_of(case: str) -> ModelSpec:
@@ -51,6 +97,7 @@ def recipe_of(case: str, **changes: object) -> Recipe:
         momentum_warmup_steps=5,
         ns_precision="fp32",
         ema_decay=0.9,
+        **RULES.get(case, {}),
     )
     fields = {
         "name": case,

@@ -289,12 +289,20 @@ def updated(case: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if name == "oracle":
         rules = oracle.Updates(recipe, weights)
         for step, scaled in enumerate(given):
-            rules.step(scaled, knobs(recipe, step, 0.0).lr_mul)
+            now = knobs(recipe, step, 0.0)
+            rules.step(clipped(scaled, recipe.optim.grad_clip_norm), now.lr_mul, now.wd_mul)
         return rules.weights, rules.average
     run = Run(name, recipe, weights)
     for step, scaled in enumerate(given):
         run.apply(step, scaled)
     return run.weights(), run.averaged()
+
+
+def clipped(grads: Weights, most: float) -> Weights:
+    """Gradients whose norm as one vector is at most `most`; 0: as they are."""
+    norm = float(np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in grads.values())))
+    scale = min(most / (norm + 1e-6), 1.0) if most else 1.0
+    return {name: grad * scale for name, grad in grads.items()}
 
 
 @cache

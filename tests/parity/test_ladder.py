@@ -137,20 +137,23 @@ def test_two_hundred_steps_of_real_text_end_in_the_same_loss(text: Text) -> None
         assert measured[f"{what}: mlx - float64"] <= CONTROL * rounding
 
 
-def test_a_moving_schedule_compiles_nothing_anew() -> None:
-    """Two graphs for fifty steps: one of the model, one of the optimizer."""
+@pytest.mark.parametrize(("case", "graphs"), [("baseline", 1), ("looped", 3)])
+def test_a_moving_schedule_compiles_nothing_anew(case: str, graphs: int) -> None:
+    """For fifty steps a graph of the model for each of its phases, and one of the optimizer."""
     torch = importlib.import_module("torch")
     counter = importlib.import_module("torch._dynamo.testing").CompileCounter()
     plain = torch.compile
     schedule = Schedule(steps=50, budget_s=0.0, warmdown=0.5, warmdown_unit="frac")
-    recipe = recipe_of("baseline", compile="on", schedule=schedule)
+    recipe = recipe_of(case, compile="on", schedule=schedule)
     torch._dynamo.reset()
     with patch.object(torch, "compile", lambda f, **options: plain(f, backend=counter, **options)):
         run = Run("torch", recipe, perturbed(recipe.arch))
+    run.trainer.warm_up(run.put(*batch_of(recipe.arch, ROWS, 0)))
+    assert counter.frame_count == graphs + 1
     moved = set()
     for step in range(50):
         run.step(step, *batch_of(recipe.arch, ROWS, step))
         k = knobs(recipe, step, 0.0)
-        moved.add((k.lr_mul, k.momentum))
-    assert len(moved) > 25
-    assert counter.frame_count == 2
+        moved.add((k.lr_mul, k.momentum, k.phase))
+    assert len(moved) > 25 and len({now[2] for now in moved}) == graphs
+    assert counter.frame_count == graphs + 1

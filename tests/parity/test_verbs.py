@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from core.arch.noise import normal
 from core.train.newton_schulz import coefficients
-from tests.parity.engines import ENGINES, engine, relative, to_numpy
+from tests.parity.engines import BOS, ENGINES, engine, relative, to_numpy
 
 Array = NDArray[Any]
 VERB = 2e-6  # relative, fp32 against float64
@@ -59,7 +59,53 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
     return lse - np.take_along_axis(logits, targets[..., None], -1)[..., 0]
 
 
+def exclusive(y: Array, v: Array) -> Array:
+    out = y.copy()
+    for h in range(y.shape[2]):
+        n = v[:, :, h * v.shape[2] // y.shape[2]]
+        n = n / np.linalg.norm(n, axis=-1, keepdims=True)
+        out[:, :, h] -= (y[:, :, h] * n).sum(-1, keepdims=True) * n
+    return out
+
+
+def gated(y: Array, logits: Array, scale: float, gain: float) -> Array:
+    return y * gain / (1 + np.exp(-scale * logits[..., None]))
+
+
+def before(x: Array, tokens: Array) -> Array:
+    out = np.zeros_like(x)
+    for b, t in zip(*np.nonzero(tokens != BOS), strict=True):
+        out[b, t] = x[b, t - 1] if t else 0
+    return out
+
+
+def pair_buckets(tokens: Array, buckets: int) -> Array:
+    out = np.full(tokens.shape, buckets - 1)
+    for b, t in zip(*np.nonzero(tokens != BOS), strict=True):
+        if t:
+            pair = (36313 * int(tokens[b, t])) ^ (27191 * int(tokens[b, t - 1]))
+            out[b, t] = pair % (buckets - 1)
+    return out
+
+
+def sees_of(tokens: Array, window: int, doc_mask: bool) -> Array:
+    rows, time = tokens.shape
+    out = np.zeros((rows if doc_mask else 1, time, time))
+    for b, t, s in np.ndindex(*out.shape):
+        near = s <= t and (not window or t - s < window)
+        one = not doc_mask or not (tokens[b, s + 1 : t + 1] == BOS).any()
+        out[b, t, s] = near and one
+    return out
+
+
+def poly5(logits: Array, kind: str, cap: float) -> Array:
+    u = np.clip(8 * logits / (15 * cap), -1, 1)
+    return cap * np.polyval([3, 0, -10, 0, 15, 0], u) / 8
+
+
 X = drawn(1, 3, 7, 4, 8)
+TOKENS = np.array([[1, 9, 9, 1, 5, 6, 7], [4, 1, 1, 8, 8, 2, 3], [60_000, 5, 6, 7, 1, 3, 65_535]])
+TOKENS = TOKENS.astype(np.int32)
 COS, SIN = np.cos(drawn(2, 7, 3)), np.sin(drawn(2, 7, 3))
 LOGITS, TARGETS = drawn(4, 3, 7, 50, scale=8.0), np.arange(21).reshape(3, 7).astype(np.int32)
 
@@ -71,8 +117,19 @@ VERBS: dict[str, tuple[str, str, tuple[Any, ...], Any]] = {
     "rotate nothing": ("ops", "rotate", (X, COS[:, :0], SIN[:, :0]), lambda x, c, s: x),
     "relu2": ("ops", "relu2", (X, 0.5), lambda x, slope: np.maximum(x, 0) ** 2),
     "leaky_relu2": ("ops", "leaky_relu2", (X, 0.3), lambda x, s: np.where(x > 0, x, s * x) ** 2),
-    "softcap": ("ops", "softcap", (LOGITS, 5.0), lambda z, cap: cap * np.tanh(z / cap)),
-    "no softcap": ("ops", "softcap", (LOGITS, 0.0), lambda z, cap: z),
+    "relu": ("ops", "relu", (X, 0.5), lambda x, slope: np.maximum(x, 0)),
+    "silu": ("ops", "silu", (X, 0.5), lambda x, slope: x / (1 + np.exp(-x))),
+    "exclusive": ("ops", "exclusive", (X, X[:, :, :2] + 1), exclusive),
+    "gated": ("ops", "gated", (X, X[..., 0], 0.5, 2.0), gated),
+    "before": ("ops", "before", (X, TOKENS), before),
+    "pair_buckets": ("ops", "pair_buckets", (TOKENS, 1000), pair_buckets),
+    "sees_of, window": ("attend", "sees_of", (TOKENS, 3, False), sees_of),
+    "sees_of, documents": ("attend", "sees_of", (TOKENS, 0, True), sees_of),
+    "sees_of, both": ("attend", "sees_of", (TOKENS, 3, True), sees_of),
+    "unit_rows": ("muon", "unit_rows", (X,), lambda x: x / np.linalg.norm(x, axis=-1)[..., None]),
+    "poly5": ("ops", "softcap", (LOGITS, "poly5", 5.0), poly5),
+    "softcap": ("ops", "softcap", (LOGITS, "tanh", 5.0), lambda z, k, cap: cap * np.tanh(z / cap)),
+    "no softcap": ("ops", "softcap", (LOGITS, "tanh", 0.0), lambda z, kind, cap: z),
     "cross_entropy": ("ops", "cross_entropy", (LOGITS, TARGETS), cross_entropy),
     "attend": ("attend", "attend", (X, X[:, :, :2] + 1, X[:, :, 2:]), attend),
     "attend, own heads": ("attend", "attend", (X, X + 1, X - 1), attend),
@@ -90,7 +147,7 @@ def test_verb(row: str, name: str) -> None:
         a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype == np.float32 else a
         for a in arguments
     ]
-    found = to_numpy(getattr(getattr(backend, file), verb)(*put))
+    found = to_numpy(getattr(getattr(backend, file), verb)(*put)).astype(np.float64)
     expected = reference(*wide)
     assert found.shape == expected.shape
     assert relative(found, expected) <= VERB
@@ -129,7 +186,7 @@ def test_muon_is_heavy_ball_nesterov(name: str) -> None:
     found, held = backend.array(weight), backend.array(momentum)
     for step in range(3):
         grad = drawn(9 + step, *shape)
-        found, held = backend.muon.muon(
+        found, held, _ = backend.muon.muon(
             found,
             backend.array(grad),
             held,

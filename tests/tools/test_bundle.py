@@ -128,13 +128,13 @@ def test_no_path_of_this_machine_is_in_it() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_literal_is_the_recipe(name: str) -> None:
-    from core.arch.spec import ModelSpec
+    from core.arch.spec import ModelSpec, Phase
     from core.artifact.quant import Quant
     from core.data.batches import Data
     from core.score.scoring import Score
     from core.train.recipe import Optim, Schedule
 
-    classes = (Recipe, ModelSpec, Optim, Schedule, Data, Quant, Score)
+    classes = (Recipe, ModelSpec, Phase, Optim, Schedule, Data, Quant, Score)
     scope = {kind.__name__: kind for kind in classes}
     assert eval(literal(named(name)), scope) == named(name)
 

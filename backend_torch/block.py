@@ -1,0 +1,153 @@
+"""The block: attention, MLP, and the routes that x takes through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from backend_torch.attend import attend
+from backend_torch.linear import Linear
+from backend_torch.ops import ACTIVATIONS, exclusive, gated, rms_norm, rotate
+from core.arch.spec import ModelSpec, Routing
+
+
+class Given(NamedTuple):
+    """What every block is given beside x."""
+
+    x0: Tensor  # (B, T, C), the normalised embeddings
+    cos: Tensor  # (T, R/2)
+    sin: Tensor
+    sees: dict[int, Tensor | None]  # by window: (B or 1, T, T), or plain causal attention
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention with normalised queries and keys and a gain per head."""
+
+    def __init__(self, spec: ModelSpec, block: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.window = spec.window(block)
+        self.exclusive = block >= spec.num_layers - spec.xsa_last
+        self.c_q = Linear(spec.model_dim, spec.model_dim)
+        self.c_k = Linear(spec.model_dim, spec.kv_dim)
+        self.c_v = Linear(spec.model_dim, spec.kv_dim)
+        self.proj = Linear(spec.model_dim, spec.model_dim)
+        self.q_gain = nn.Parameter(torch.zeros(spec.num_heads))
+        if spec.attn_gate_dims:
+            self.gate = Linear(spec.attn_gate_dims, spec.num_heads)
+
+    def forward(self, x: Tensor, given: Given) -> Tensor:
+        spec, (rows, time, _) = self.spec, x.shape
+        q = self.c_q(x).reshape(rows, time, spec.num_heads, spec.head_dim)
+        k = self.c_k(x).reshape(rows, time, spec.num_kv_heads, spec.head_dim)
+        v = self.c_v(x).reshape(rows, time, spec.num_kv_heads, spec.head_dim)
+        q = rotate(rms_norm(q, spec.norm_eps), given.cos, given.sin)
+        k = rotate(rms_norm(k, spec.norm_eps), given.cos, given.sin)
+        q = q * self.q_gain[:, None].to(q.dtype)
+        y = attend(q, k, v, given.sees[self.window])
+        if self.exclusive:
+            y = exclusive(y, v)
+        if spec.attn_gate_dims:
+            opens = self.gate(x[..., : spec.attn_gate_dims])
+            y = gated(y, opens, spec.attn_gate_scale, spec.attn_gate_gain)
+        return self.proj(y.reshape(rows, time, spec.model_dim))
+
+
+class MLP(nn.Module):
+    """Up, activation, down."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.fc = Linear(spec.model_dim, spec.mlp_dim)
+        self.proj = Linear(spec.mlp_dim, spec.model_dim)
+        if spec.activation == "swiglu":
+            self.gate = Linear(spec.model_dim, spec.mlp_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = ACTIVATIONS[self.spec.activation](self.fc(x), self.spec.leaky_slope)
+        if self.spec.activation == "swiglu":
+            h = h * self.gate(x)
+        return self.proj(h)
+
+
+class Block(nn.Module):
+    """What a route is made of: x0 mixed in, attention and MLP on a normalised input, scaled."""
+
+    def __init__(self, spec: ModelSpec, block: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.norm_scale = (block + 1) ** -0.5
+        self.resid_mix = nn.Parameter(torch.zeros(2, spec.model_dim))
+        self.attn_scale = nn.Parameter(torch.zeros(spec.model_dim))
+        self.mlp_scale = nn.Parameter(torch.zeros(spec.model_dim))
+        self.attn = Attention(spec, block)
+        self.mlp = MLP(spec)
+
+    def mixed(self, x: Tensor, x0: Tensor) -> Tensor:
+        """x with the first embeddings mixed in."""
+        mix = self.resid_mix.to(x.dtype)
+        return mix[0] * x + mix[1] * x0
+
+    def attended(self, x: Tensor, given: Given) -> Tensor:
+        """What attention adds to x."""
+        return self.attn_scale.to(x.dtype) * self.attn(self._normed(x), given)
+
+    def fed(self, x: Tensor) -> Tensor:
+        """What the MLP adds to x."""
+        return self.mlp_scale.to(x.dtype) * self.mlp(self._normed(x))
+
+    def _normed(self, x: Tensor) -> Tensor:
+        x = rms_norm(x, self.spec.norm_eps)
+        return x * self.norm_scale if self.spec.ln_scale else x
+
+
+def serial(block: Block, x: Tensor, given: Given) -> Tensor:
+    """Attention, then the MLP on what it made."""
+    x = block.mixed(x, given.x0)
+    x = x + block.attended(x, given)
+    return x + block.fed(x)
+
+
+def parallel(block: Block, x: Tensor, given: Given) -> Tensor:
+    """Attention and MLP side by side on the same x (GPT-J)."""
+    x = block.mixed(x, given.x0)
+    return x + block.attended(x, given) + block.fed(x)
+
+
+def lanes(
+    block: Block, x: Tensor, lane: Tensor, resid: Tensor, post: Tensor, given: Given
+) -> tuple[Tensor, Tensor]:
+    """Attention reads x, the MLP reads the second lane, and both write into both.
+
+    resid: (2,), what stays of each lane; post: (2, 2), from attention and MLP to each lane.
+    """
+    a = block.attended(block.mixed(x, given.x0), given)
+    m = block.fed(lane)
+    x = resid[0] * x + post[0, 0] * a + post[1, 0] * m
+    return x, resid[1] * lane + post[0, 1] * a + post[1, 1] * m
+
+
+def lanes_in_turn(
+    block: Block, x: Tensor, lane: Tensor, resid: Tensor, post: Tensor, given: Given
+) -> tuple[Tensor, Tensor]:
+    """As lanes, but the MLP reads what attention has written, and x0 is mixed into both.
+
+    resid: (2,), what stays of each lane, once for attention and once for the MLP.
+    """
+    x, lane = block.mixed(x, given.x0), block.mixed(lane, given.x0)
+    a = block.attended(x, given)
+    x, lane = resid[0] * x + post[0, 0] * a, resid[1] * lane + post[0, 1] * a
+    m = block.fed(lane)
+    return resid[0] * x + post[1, 0] * m, resid[1] * lane + post[1, 1] * m
+
+
+ROUTES: dict[Routing, Callable[..., Tensor]] = {"serial": serial, "parallel": parallel}
+LANES: dict[Routing, Callable[..., tuple[Tensor, Tensor]]] = {
+    "lanes": lanes,
+    "lanes_in_turn": lanes_in_turn,
+}
