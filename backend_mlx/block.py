@@ -10,7 +10,7 @@ import mlx.nn as nn
 from mlx.core import array
 
 from backend_mlx.attend import attend
-from backend_mlx.linear import Linear
+from backend_mlx.linear import LINEARS, Linear
 from backend_mlx.ops import ACTIVATIONS, exclusive, gated, rms_norm, rotate
 from core.arch.spec import ModelSpec, Routing
 
@@ -22,6 +22,8 @@ class Given(NamedTuple):
     cos: array  # (T, R/2)
     sin: array
     sees: dict[int, array | None]  # by window: (B or 1, T, T), or plain causal attention
+    value_rows: array | None  # (B, T, H_kv D), of the value table
+    first_values: list[array]  # (B, T, H_kv, D), of the first visit, once it has been made
 
 
 class Attention(nn.Module):
@@ -32,19 +34,26 @@ class Attention(nn.Module):
         self.spec = spec
         self.window = spec.window(block)
         self.exclusive = block >= spec.num_layers - spec.xsa_last
-        self.c_q = Linear(spec.model_dim, spec.model_dim)
-        self.c_k = Linear(spec.model_dim, spec.kv_dim)
-        self.c_v = Linear(spec.model_dim, spec.kv_dim)
-        self.proj = Linear(spec.model_dim, spec.model_dim)
+        linear, group = LINEARS[spec.linear], spec.linear_group
+        self.c_q = linear(spec.model_dim, spec.model_dim, group)
+        self.c_k = linear(spec.model_dim, spec.kv_dim, group)
+        self.c_v = linear(spec.model_dim, spec.kv_dim, group)
+        self.proj = linear(spec.model_dim, spec.model_dim, group)
         self.q_gain = mx.zeros(spec.num_heads)
         if spec.attn_gate_dims:
             self.gate = Linear(spec.attn_gate_dims, spec.num_heads)
+        self.takes_rows = spec.takes_rows(block)
+        if self.takes_rows:
+            self.value_mix = mx.zeros(1)
+        if spec.shares_values(block):
+            self.value_share = mx.zeros(1)
 
     def __call__(self, x: array, given: Given) -> array:
         spec, (rows, time, _) = self.spec, x.shape
         q = self.c_q(x).reshape(rows, time, spec.num_heads, spec.head_dim)
         k = self.c_k(x).reshape(rows, time, spec.num_kv_heads, spec.head_dim)
         v = self.c_v(x).reshape(rows, time, spec.num_kv_heads, spec.head_dim)
+        v = self._with_values(v, given)
         q = rotate(rms_norm(q, spec.norm_eps), given.cos, given.sin)
         k = rotate(rms_norm(k, spec.norm_eps), given.cos, given.sin)
         q = q * self.q_gain[:, None].astype(q.dtype)
@@ -54,7 +63,19 @@ class Attention(nn.Module):
         if spec.attn_gate_dims:
             opens = self.gate(x[..., : spec.attn_gate_dims])
             y = gated(y, opens, spec.attn_gate_scale, spec.attn_gate_gain)
-        return self.proj(y.reshape(rows, time, spec.model_dim))
+        y = y.reshape(rows, time, spec.model_dim)
+        return self.proj(rms_norm(y, spec.norm_eps) if spec.norm_out_proj else y)
+
+    def _with_values(self, v: array, given: Given) -> array:
+        """v with a share of the first visit's, and with rows of the value table."""
+        if self.spec.value_residual and given.first_values:
+            share = mx.sigmoid(self.value_share).astype(v.dtype)
+            v = v + share * given.first_values[0]
+        elif self.spec.value_residual:
+            given.first_values.append(v)
+        if self.takes_rows and given.value_rows is not None:
+            v = v + self.value_mix.astype(v.dtype) * given.value_rows.reshape(v.shape)
+        return v
 
 
 class MLP(nn.Module):
@@ -63,16 +84,17 @@ class MLP(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.fc = Linear(spec.model_dim, spec.mlp_dim)
-        self.proj = Linear(spec.mlp_dim, spec.model_dim)
+        linear, group = LINEARS[spec.linear], spec.linear_group
+        self.fc = linear(spec.model_dim, spec.mlp_dim, group)
+        self.proj = linear(spec.mlp_dim, spec.model_dim, group)
         if spec.activation == "swiglu":
-            self.gate = Linear(spec.model_dim, spec.mlp_dim)
+            self.gate = linear(spec.model_dim, spec.mlp_dim, group)
 
     def __call__(self, x: array) -> array:
         h = ACTIVATIONS[self.spec.activation](self.fc(x), self.spec.leaky_slope)
         if self.spec.activation == "swiglu":
             h = h * self.gate(x)
-        return self.proj(h)
+        return self.proj(rms_norm(h, self.spec.norm_eps) if self.spec.norm_out_proj else h)
 
 
 class Block(nn.Module):

@@ -119,7 +119,7 @@ class Trainer:
 
     def _nats(self, weights: dict[str, array], x: array, y: array, phase: int) -> array:
         self._load(weights)
-        nats = self.model.token_nats(x, y, phase).sum(-1).sum()
+        nats = self.model.token_nats(x, y, phase, self.recipe.optim.z_loss).sum(-1).sum()
         return nats / self.recipe.data.train_batch_tokens
 
 

@@ -124,6 +124,10 @@ def softcap(logits: array, kind: Softcap, cap: float) -> array:
     return SOFTCAPS[kind](logits, cap) if cap else logits
 
 
-def cross_entropy(logits: array, targets: array) -> array:
-    """Nats of each target, fp32 (B, T). logits: (B, T, V) fp32; targets: (B, T) integers."""
-    return nn.losses.cross_entropy(logits, targets, reduction="none")
+def cross_entropy(logits: array, targets: array, z_loss: float = 0.0) -> array:
+    """Nats of each target, fp32 (B, T). logits: (B, T, V) fp32; targets: (B, T) integers.
+
+    z_loss: times the square of the logits' log-sum-exp is added.
+    """
+    nats = nn.losses.cross_entropy(logits, targets, reduction="none")
+    return nats + z_loss * mx.square(mx.logsumexp(logits, -1)) if z_loss else nats

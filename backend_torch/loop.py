@@ -62,7 +62,8 @@ class Trainer:
         self.model.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.group.device)
         for x, y in batches:
-            nats = self._nats(x, y, phase).sum(-1).sum() / self.recipe.data.train_batch_tokens
+            nats = self._nats(x, y, phase, self.recipe.optim.z_loss).sum(-1).sum()
+            nats = nats / self.recipe.data.train_batch_tokens
             nats.backward()
             total += nats.detach()
         grads = {name: _grad(weight) for name, weight in parameters(self.model).items()}

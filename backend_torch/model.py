@@ -41,6 +41,10 @@ class GPT(nn.Module):
             self.bigram_emb = nn.Embedding(spec.bigram_buckets, spec.bigram_dim)
             self.bigram_proj = Linear(spec.bigram_dim, spec.model_dim)
             self.bigram_scale = nn.Parameter(torch.zeros(1))
+        if spec.value_embed_dim:
+            self.value_emb = nn.Embedding(spec.vocab_size, spec.value_embed_dim)
+            self.value_proj = Linear(spec.value_embed_dim, spec.kv_dim)
+            self.value_scale = nn.Parameter(torch.zeros(1))
         self.blocks = nn.ModuleList([Block(spec, block) for block in range(spec.num_layers)])
         if spec.step_embed:
             self.step_emb = nn.Parameter(torch.zeros(longest(spec), spec.model_dim))
@@ -53,6 +57,8 @@ class GPT(nn.Module):
             self.lane_post = nn.Parameter(torch.zeros(spec.num_layers, 2, 2))
         if not spec.tie_embeddings:
             self.lm_head = Linear(spec.table_dim, spec.vocab_size)
+        if spec.head_bias:
+            self.head_bias = nn.Parameter(torch.zeros(spec.vocab_size))
         cos, sin = rotary_tables(spec)
         self.register_buffer("_cos", torch.from_numpy(cos), persistent=False)
         self.register_buffer("_sin", torch.from_numpy(sin), persistent=False)
@@ -86,17 +92,25 @@ class GPT(nn.Module):
                 skips.append(x)
         return self._head(rms_norm(x, self.spec.norm_eps))
 
-    def token_nats(self, tokens: Tensor, targets: Tensor, phase: int = -1) -> Tensor:
-        """Nats of each target, fp32 (B, T)."""
+    def token_nats(
+        self, tokens: Tensor, targets: Tensor, phase: int = -1, z_loss: float = 0.0
+    ) -> Tensor:
+        """Nats of each target, fp32 (B, T); in training with the z-loss, where there is one."""
         autocast = self.precision == "autocast"
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=autocast):
             logits = self(tokens, phase)
-        return cross_entropy(logits, targets)
+        return cross_entropy(logits, targets, z_loss)
 
     def _given(self, tokens: Tensor, x0: Tensor) -> Given:
         time = tokens.shape[1]
         sees = {w: sees_of(tokens, w, self.spec.doc_mask) for w in self._windows}
-        return Given(x0, self._cos[:time], self._sin[:time], sees)
+        rows = self._value_rows(tokens, x0) if self.spec.value_embed_dim else None
+        return Given(x0, self._cos[:time], self._sin[:time], sees, rows, [])
+
+    def _value_rows(self, tokens: Tensor, x0: Tensor) -> Tensor:
+        """What the value table adds, (B, T, H_kv D), in x0's dtype."""
+        rows = self.value_proj(self.value_emb(tokens).to(x0.dtype))
+        return self.value_scale.to(x0.dtype) * rows
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Rows of the table, with what the tokens before them add."""
@@ -127,4 +141,7 @@ class GPT(nn.Module):
         if self.spec.embed_dim is not None:
             x = self.embed_out(x)
         weight = self.tok_emb.weight if self.spec.tie_embeddings else self.lm_head.weight
-        return softcap(project(x, weight), self.spec.softcap, self.spec.logit_softcap)
+        logits = project(x, weight)
+        if self.spec.head_bias:
+            logits = logits + self.head_bias
+        return softcap(logits, self.spec.softcap, self.spec.logit_softcap)

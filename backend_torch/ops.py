@@ -124,7 +124,11 @@ def softcap(logits: Tensor, kind: Softcap, cap: float) -> Tensor:
     return SOFTCAPS[kind](logits, cap) if cap else logits
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Nats of each target, fp32 (B, T). logits: (B, T, V) fp32; targets: (B, T) integers."""
+def cross_entropy(logits: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
+    """Nats of each target, fp32 (B, T). logits: (B, T, V) fp32; targets: (B, T) integers.
+
+    z_loss: times the square of the logits' log-sum-exp is added.
+    """
     nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten().long(), reduction="none")
-    return nats.view(targets.shape)
+    nats = nats.view(targets.shape)
+    return nats + z_loss * torch.square(torch.logsumexp(logits, -1)) if z_loss else nats

@@ -65,10 +65,13 @@ def param_table(spec: ModelSpec) -> tuple[Param, ...]:
     rows = _embed_rows(spec)
     for block in range(spec.num_layers):
         rows += _block_rows(spec, f"blocks.{block}")
+        rows += _value_rows(spec, block)
     rows += _between_rows(spec)
     if not spec.tie_embeddings:
         shape = (spec.vocab_size, spec.table_dim)
         rows.append(Param("lm_head.weight", shape, constant(0.0), "head", "head"))
+    if spec.head_bias:
+        rows.append(control("head_bias", (spec.vocab_size,), 0.0))
     return tuple(rows)
 
 
@@ -91,6 +94,11 @@ def _embed_rows(spec: ModelSpec) -> list[Param]:
         rows.append(Param("bigram_emb.weight", pairs, Start("normal", 0.02), "embed", "embed"))
         rows.append(Param("bigram_proj.weight", proj, constant(0.0), "matrix", "embed"))
         rows.append(control("bigram_scale", (1,), 0.05))
+    if spec.value_embed_dim:
+        values, proj = (vocab, spec.value_embed_dim), (spec.kv_dim, spec.value_embed_dim)
+        rows.append(Param("value_emb.weight", values, Start("normal", 0.02), "embed", "embed"))
+        rows.append(Param("value_proj.weight", proj, constant(0.0), "matrix", "embed"))
+        rows.append(control("value_scale", (1,), 0.1))
     return rows
 
 
@@ -136,6 +144,16 @@ def _block_rows(spec: ModelSpec, at: str) -> list[Param]:
         gates, std = (spec.num_heads, spec.attn_gate_dims), spec.attn_gate_init_std
         start = Start("normal", std) if std else constant(0.0)
         rows.append(Param(f"{at}.attn.gate.weight", gates, start, "scalar", "control"))
+    return rows
+
+
+def _value_rows(spec: ModelSpec, block: int) -> list[Param]:
+    """What a block takes of the value table and of the first visit's values."""
+    at, rows = f"blocks.{block}.attn", list[Param]()
+    if spec.takes_rows(block):
+        rows.append(control(f"{at}.value_mix", (1,), 1.0))
+    if spec.shares_values(block):
+        rows.append(control(f"{at}.value_share", (1,), 0.0))
     return rows
 
 

@@ -12,6 +12,7 @@ Routing = Literal["serial", "parallel", "lanes", "lanes_in_turn"]
 RopeScaling = Literal["none", "ntk", "yarn"]
 Smear = Literal["none", "static", "content"]
 Softcap = Literal["tanh", "poly5"]
+LinearKind = Literal["dense", "ternary", "binary"]
 MatrixInit = Literal["uniform", "normal", "orthogonal"]
 
 FP32_EPS = 1.1920929e-07  # 2**-23, what torch's rms_norm uses when it is given none
@@ -21,7 +22,7 @@ POSITIVE = ("rope_base", "norm_eps", "tied_embed_init_std", "attn_gate_gain")
 NOT_NEGATIVE = (
     *("leaky_slope", "logit_softcap", "qk_gain_init", "attn_gate_init_std", "attn_gate_scale"),
     *("attn_gate_dims", "xsa_last", "routing_start", "smear_dims", "bigram_buckets", "bigram_dim"),
-    *("rope_train_len", "rope_max_len"),
+    *("rope_train_len", "rope_max_len", "value_embed_dim", "value_embed_last"),
 )
 
 
@@ -53,6 +54,9 @@ class ModelSpec:
     smear_dims: int = 12  # of the embedding that decide how much, where smear is content
     bigram_buckets: int = 0  # rows of a table of hashed pairs of tokens; 0: none
     bigram_dim: int = 128
+    value_embed_dim: int = 0  # of a second table, whose rows are added to the values; 0: none
+    value_embed_last: int = 0  # in so many last blocks
+    value_residual: bool = False  # the first visit's values are added to those of the others
     activation: Activation = "relu2"
     leaky_slope: float = 0.5  # of leaky_relu2, below zero and before the square
     rope_base: float = 10_000.0
@@ -75,6 +79,10 @@ class ModelSpec:
     skip_gates: bool = False
     softcap: Softcap = "tanh"
     logit_softcap: float = 30.0  # 0: logits as they are
+    head_bias: bool = False  # a number a token, added to its logit before the cap
+    linear: LinearKind = "dense"  # what the blocks' matrices are multiplied as
+    linear_group: int = 128  # weights that share a scale, where they are ternary or binary
+    norm_out_proj: bool = False  # the input of the output projections is normalised
     matrix_init: MatrixInit = "uniform"
     norm_eps: float = FP32_EPS
 
@@ -104,9 +112,11 @@ class ModelSpec:
             _need(value <= most, f"{name} {value} must be at most {most}")
         _need(min(self.windows, default=0) >= 0, f"windows {self.windows} must not be negative")
         self._check_phases()
+        self._check_groups()
 
     def _at_most(self) -> dict[str, int]:
         most = {"attn_gate_dims": self.model_dim, "xsa_last": self.num_layers}
+        most["value_embed_last"] = self.num_layers
         if self.smear == "content":
             most["smear_dims"] = self.model_dim
         return {**most, "routing_start": self.num_layers}
@@ -128,6 +138,18 @@ class ModelSpec:
             _need(
                 used == self.num_layers,
                 f"the last order has {used} blocks, expected all num_layers {self.num_layers}",
+            )
+
+    def _check_groups(self) -> None:
+        """Every matrix of a block falls into whole groups."""
+        if self.linear == "dense":
+            return
+        _need(self.linear_group >= 1, f"linear_group {self.linear_group} must be at least 1")
+        for dims in (self.model_dim, self.kv_dim, self.mlp_dim):
+            _need(
+                dims * self.model_dim % self.linear_group == 0,
+                f"linear_group {self.linear_group} must divide the {dims * self.model_dim} "
+                f"weights of a matrix of {dims} x {self.model_dim}",
             )
 
     @property
@@ -152,6 +174,14 @@ class ModelSpec:
     def rotated_dims(self) -> int:
         """R: how many dims of each head RoPE turns."""
         return self.head_dim if self.rope_dims is None else self.rope_dims
+
+    def takes_rows(self, block: int) -> bool:
+        """Whether rows of the value table are added to a block's values."""
+        return self.value_embed_dim > 0 and block >= self.num_layers - self.value_embed_last
+
+    def shares_values(self, block: int) -> bool:
+        """Whether a block is visited with the first visit's values at hand."""
+        return self.value_residual and any(block in order[1:] for order in self.orders)
 
     def window(self, block: int) -> int:
         """How many tokens a block attends to, its own among them; 0: all."""

@@ -53,11 +53,12 @@ class Optim:
     scalar_wd: float = 0.0
     wd_taper_start: float = 1.0  # from this progress on all decays go in a line ...
     wd_taper_to: float = 1.0  # ... to this part of themselves at the end
+    z_loss: float = 0.0  # times the square of the log of what the softmax divides by, in the loss
     grad_clip_norm: float = 0.0  # of all gradients as one vector; 0: as they are
     ema_decay: float = 0.0  # 0: the weights themselves are what is packed
 
     def __post_init__(self) -> None:
-        for name in (*LEAST_ZERO, "grad_clip_norm"):
+        for name in (*LEAST_ZERO, "grad_clip_norm", "z_loss"):
             fits = 0 <= getattr(self, name) < math.inf
             _need(fits, f"optim.{name}", getattr(self, name), "at least 0 and finite")
         steps = self.momentum_warmup_steps

@@ -68,6 +68,11 @@ CASES: dict[str, dict[str, object]] = {  # fields of the spec
     "smear_static": {"smear": "static"},
     "smear_content": {"smear": "content"},
     "bigram": {"bigram_buckets": 50, "bigram_dim": 16},
+    "value_embed": {"value_embed_dim": 8, "value_embed_last": 2},
+    "value_residual": {"value_residual": True},
+    "head_bias": {"head_bias": True},
+    "ternary": {"linear": "ternary", "linear_group": 32, "norm_out_proj": True},
+    "binary": {"linear": "binary", "linear_group": 16},
     "factored": {"embed_dim": 20},
     "factored_untied": {"embed_dim": 20, "tie_embeddings": False},
 }
@@ -79,6 +84,7 @@ RULES: dict[str, dict[str, object]] = {  # fields of the optimizer
     "row_norm": {"row_norm": "l2"},
     "normuon": {"row_beta2": 0.95},
     "clipped": {"grad_clip_norm": 0.3},
+    "z_loss": {"z_loss": 0.01},
 }
 CASES |= {rule: {} for rule in RULES}
 

@@ -76,12 +76,36 @@ def looks(tokens: Rows, block: int, spec: ModelSpec) -> NDArray[np.bool_]:
     return seen
 
 
-def attention(w: dict[str, Array], block: int, x: Array, tokens: Rows, spec: ModelSpec) -> Array:
+def used(weight: Array, spec: ModelSpec) -> Array:
+    """A block's matrix as it is multiplied."""
+    if spec.linear == "dense":
+        return weight
+    out = np.empty(weight.size)
+    for start in range(0, weight.size, spec.linear_group):
+        part = weight.ravel()[start : start + spec.linear_group]
+        scale = np.abs(part).mean()
+        if spec.linear == "ternary":
+            levels = np.where(np.abs(part) <= scale / 2, 0, np.sign(part))
+        else:
+            levels = np.where(part < 0, -1, 1)
+        out[start : start + spec.linear_group] = scale * levels
+    return out.reshape(weight.shape)
+
+
+def attention(
+    w: dict[str, Array], block: int, x: Array, tokens: Rows, spec: ModelSpec, first: list[Array]
+) -> Array:
     at, (rows, time, _) = f"blocks.{block}.attn", x.shape
     heads, shared, dims = spec.num_heads, spec.num_heads // spec.num_kv_heads, spec.head_dim
-    q = (x @ w[f"{at}.c_q.weight"].T).reshape(rows, time, heads, dims)
-    k = (x @ w[f"{at}.c_k.weight"].T).reshape(rows, time, spec.num_kv_heads, dims)
-    v = (x @ w[f"{at}.c_v.weight"].T).reshape(rows, time, spec.num_kv_heads, dims)
+    q = (x @ used(w[f"{at}.c_q.weight"], spec).T).reshape(rows, time, heads, dims)
+    k = (x @ used(w[f"{at}.c_k.weight"], spec).T).reshape(rows, time, spec.num_kv_heads, dims)
+    v = (x @ used(w[f"{at}.c_v.weight"], spec).T).reshape(rows, time, spec.num_kv_heads, dims)
+    if spec.value_residual:
+        first.append(v)
+        v = v + sigmoid(w[f"{at}.value_share"]) * first[0] if len(first) > 1 else v
+    if spec.value_embed_dim and block >= spec.num_layers - spec.value_embed_last:
+        rows_of_table = w["value_emb.weight"][tokens] @ w["value_proj.weight"].T
+        v = v + w[f"{at}.value_mix"] * w["value_scale"] * rows_of_table.reshape(v.shape)
     q = turned(norm(q, spec.norm_eps), spec) * w[f"{at}.q_gain"][:, None]
     k = turned(norm(k, spec.norm_eps), spec)
     k, v = np.repeat(k, shared, axis=2), np.repeat(v, shared, axis=2)
@@ -96,19 +120,22 @@ def attention(w: dict[str, Array], block: int, x: Array, tokens: Rows, spec: Mod
     if spec.attn_gate_dims:
         opens = x[..., : spec.attn_gate_dims] @ w[f"{at}.gate.weight"].T
         y = y * (spec.attn_gate_gain * sigmoid(spec.attn_gate_scale * opens))[..., None]
-    return y.reshape(rows, time, -1) @ w[f"{at}.proj.weight"].T
+    y = y.reshape(rows, time, -1)
+    y = norm(y, spec.norm_eps) if spec.norm_out_proj else y
+    return y @ used(w[f"{at}.proj.weight"], spec).T
 
 
 def mlp(w: dict[str, Array], block: int, x: Array, spec: ModelSpec) -> Array:
     at = f"blocks.{block}.mlp"
-    h = x @ w[f"{at}.fc.weight"].T
+    h = x @ used(w[f"{at}.fc.weight"], spec).T
     hidden = {
         "relu2": lambda: np.where(h > 0, h, 0) ** 2,
         "leaky_relu2": lambda: np.where(h > 0, h, spec.leaky_slope * h) ** 2,
         "relu": lambda: np.where(h > 0, h, 0),
-        "swiglu": lambda: h * sigmoid(h) * (x @ w[f"{at}.gate.weight"].T),
+        "swiglu": lambda: h * sigmoid(h) * (x @ used(w[f"{at}.gate.weight"], spec).T),
     }[spec.activation]()
-    return hidden @ w[f"{at}.proj.weight"].T
+    hidden = norm(hidden, spec.norm_eps) if spec.norm_out_proj else hidden
+    return hidden @ used(w[f"{at}.proj.weight"], spec).T
 
 
 def embedded(w: dict[str, Array], tokens: Rows, spec: ModelSpec) -> Array:
@@ -134,7 +161,7 @@ def embedded(w: dict[str, Array], tokens: Rows, spec: ModelSpec) -> Array:
 def through(w: dict[str, Array], tokens: Rows, spec: ModelSpec, order: list[int]) -> Array:
     """The stream after the last visit of this order."""
     stream = first = norm(embedded(w, tokens, spec), spec.norm_eps)
-    half, kept, lane = len(order) // 2, list[Array](), None
+    half, kept, lane, values = len(order) // 2, list[Array](), None, list[Array]()
     for place, block in enumerate(order):
         at = f"blocks.{block}"
         mix = w[f"{at}.resid_mix"]
@@ -142,7 +169,9 @@ def through(w: dict[str, Array], tokens: Rows, spec: ModelSpec, order: list[int]
 
         def attn(x: Array, block: int = block, scale: float = scale) -> Array:
             inside = scale * norm(x, spec.norm_eps)
-            return w[f"blocks.{block}.attn_scale"] * attention(w, block, inside, tokens, spec)
+            return w[f"blocks.{block}.attn_scale"] * attention(
+                w, block, inside, tokens, spec, values
+            )
 
         def feed(x: Array, block: int = block, scale: float = scale) -> Array:
             return w[f"blocks.{block}.mlp_scale"] * mlp(
@@ -202,7 +231,7 @@ def nats(weights: Weights, spec: ModelSpec, x: Rows, y: Rows, phase: int = -1) -
     if spec.embed_dim is not None:
         out = out @ w["embed_out.weight"].T
     head = w["tok_emb.weight"] if spec.tie_embeddings else w["lm_head.weight"]
-    logits = capped(out @ head.T, spec)
+    logits = capped(out @ head.T + w.get("head_bias", 0.0), spec)
     top = logits.max(-1, keepdims=True)
     total = np.log(np.exp(logits - top).sum(-1)) + top[..., 0]
     return total - np.take_along_axis(logits, y[..., None].astype(np.int64), -1)[..., 0]
