@@ -48,6 +48,7 @@ def muon(
     square: array | None = None,
     *,
     lr: array | float,
+    decay: array | float | None = None,
     beta: array | float,
     table: Table,
     dtype: mx.Dtype,
@@ -57,7 +58,7 @@ def muon(
     """One step of a bank (K, rows, cols): new weight, momentum, and mean squares of rows.
 
     Heavy-ball Nesterov (momentum <- beta momentum + grad; step along grad + beta momentum), and
-    rows / cols above 1 scale the step by its root.
+    rows / cols above 1 scale the step by its root. decay: the part of the weight that is taken.
     """
     momentum = beta * momentum + grad
     update = grad + beta * momentum
@@ -66,5 +67,6 @@ def muon(
     update = newton_schulz(update, table, dtype)
     if square is not None:
         update, square = even_rows(update, square, row_beta2)
-    scale = max(1.0, weight.shape[-2] / weight.shape[-1]) ** 0.5
-    return weight - (lr * scale) * update, momentum, square
+    move = (lr * max(1.0, weight.shape[-2] / weight.shape[-1]) ** 0.5) * update
+    move = move if decay is None else move + decay * weight
+    return weight - move, momentum, square

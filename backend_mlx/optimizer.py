@@ -77,11 +77,12 @@ class Optimizer:
     ) -> Arrays:
         optim, squares = self.optim, "row_square" if self.optim.row_beta2 else None
         weight, momentum, square = muon(
-            self._kept(old, dials, rule, names),
+            _bank(old, "weight", names),
             mx.stack([grads[name] for name in names]),
             _bank(old, "momentum", names),
             _bank(old, squares, names) if squares else None,
             lr=dials[rule],
+            decay=dials[f"{rule}_decay"] if self.optim.decay(rule) else None,
             beta=dials["momentum"],
             table=coefficients(optim.ns_table, optim.ns_steps),
             dtype=DTYPES[optim.ns_precision],
@@ -96,11 +97,12 @@ class Optimizer:
     ) -> Arrays:
         beta1, beta2 = self.optim.betas(rule)
         weight, mean, square = adam(
-            self._kept(old, dials, rule, names),
+            _bank(old, "weight", names),
             mx.stack([grads[name] for name in names]),
             _bank(old, "adam_mean", names),
             _bank(old, "adam_square", names),
             lr=dials[rule],
+            decay=dials[f"{rule}_decay"] if self.optim.decay(rule) else None,
             mean_left=dials[f"{rule}_mean_left"],
             square_left=dials[f"{rule}_square_left"],
             beta1=beta1,
@@ -109,11 +111,6 @@ class Optimizer:
         )
         new = _named("weight", names, weight)
         return new | _named("adam_mean", names, mean) | _named("adam_square", names, square)
-
-    def _kept(self, old: Arrays, dials: Arrays, rule: Rule, names: list[str]) -> array:
-        """The weights of a bank after decay."""
-        bank = _bank(old, "weight", names)
-        return bank * dials[f"{rule}_kept"] if self.optim.decay(rule) else bank
 
 
 def banks(spec: ModelSpec) -> list[Bank]:

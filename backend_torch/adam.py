@@ -13,6 +13,7 @@ def adam(
     square: Tensor,
     *,
     lr: Tensor | float,
+    decay: Tensor | float | None = None,
     mean_left: Tensor | float,
     square_left: Tensor | float,
     beta1: float,
@@ -22,9 +23,12 @@ def adam(
     """One step: new weight, new mean, new mean square.
 
     weight - lr * mean_hat / (sqrt(square_hat) + eps), where mean_hat is the mean over mean_left,
-    1 - beta1^t at step t from 1, and square_hat the mean square over square_left.
+    1 - beta1^t at step t from 1, and square_hat the mean square over square_left; less the part
+    `decay` of the weight.
     """
     mean = beta1 * mean + (1.0 - beta1) * grad
     square = beta2 * square + (1.0 - beta2) * torch.square(grad)
     root = torch.sqrt(square) / square_left**0.5
-    return weight - lr / mean_left * mean / (root + eps), mean, square
+    move = lr / mean_left * mean / (root + eps)
+    move = move if decay is None else move + decay * weight
+    return weight - move, mean, square

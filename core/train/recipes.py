@@ -10,7 +10,7 @@ from core.arch.spec import ModelSpec
 from core.artifact.quant import Quant
 from core.data.batches import Data
 from core.score.scoring import Score
-from core.train.frontier import r1061, r1081, universal
+from core.train.frontier import binary, r1061, r1081, ternary, universal
 from core.train.recipe import Optim, Recipe, Schedule
 
 
@@ -138,7 +138,7 @@ def _mac(name: str, arch: ModelSpec, train_batch_tokens: int, rate: float) -> Re
 RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__.replace("_", "-"): recipe
     for recipe in (
-        *(baseline, untied, r1081, r1061, universal),
+        *(baseline, untied, r1081, r1061, ternary, binary, universal),
         *(small, demo, smoke, mac_8g, mac_16g, mac_32g),
     )
 }

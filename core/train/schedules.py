@@ -38,7 +38,7 @@ def knobs(recipe: Recipe, step: int, elapsed_s: float) -> Knobs:
 def rates(optim: Optim, knobs: Knobs) -> dict[str, float]:
     """What one step multiplies by: a rate for each rule, momentum, average, Adam's corrections.
 
-    <rule>_kept is what decoupled weight decay leaves of a weight (Loshchilov and Hutter 2019).
+    <rule>_decay is the part of a weight that decoupled decay takes (Loshchilov and Hutter 2019).
     """
     own = {
         "matrix": optim.matrix_lr * knobs.lr_mul,
@@ -48,7 +48,7 @@ def rates(optim: Optim, knobs: Knobs) -> dict[str, float]:
     }
     dials = {**own, "momentum": knobs.momentum, "ema_decay": knobs.ema_decay}
     for rule, rate in own.items():
-        dials[f"{rule}_kept"] = 1.0 - rate * optim.decay(rule) * knobs.wd_mul
+        dials[f"{rule}_decay"] = rate * optim.decay(rule) * knobs.wd_mul
         if rule != "matrix":
             beta1, beta2 = optim.betas(rule)
             dials[f"{rule}_mean_left"] = 1.0 - beta1 ** (knobs.step + 1)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from core.arch.spec import ModelSpec, Phase
 from core.artifact.quant import Quant
 from core.data.batches import Data
 from core.train.recipe import Optim, Recipe, Schedule
+from core.train.recipes import named
+from core.train.scale import scaled
 
 TINY = {
     "vocab_size": 96,
@@ -86,16 +90,22 @@ RULES: dict[str, dict[str, object]] = {  # fields of the optimizer
     "clipped": {"grad_clip_norm": 0.3},
     "z_loss": {"z_loss": 0.01},
 }
-CASES |= {rule: {} for rule in RULES}
+RECIPES = ("r1081", "r1061", "ternary", "binary", "universal")
+CASES |= {name: {} for name in (*RULES, *RECIPES)}
 
 
 def spec_of(case: str) -> ModelSpec:
-    return ModelSpec(**{**TINY, **CASES[case]})
+    if case not in RECIPES:
+        return ModelSpec(**{**TINY, **CASES[case]})
+    tiny = Recipe(arch=ModelSpec(**TINY), data=Data(train_batch_tokens=8 * TINY["seq_len"]))
+    return replace(scaled(named(case), tiny).arch, vocab_size=TINY["vocab_size"])
 
 
-def recipe_of(case: str, **changes: object) -> Recipe:
-    """fp32, a moderate rate, and a schedule that moves everything: warm-up, warmdown, average."""
-    optim = Optim(
+def optim_of(case: str) -> Optim:
+    """Moderate rates that all move: warm-up, warmdown, average; the rest as the case has it."""
+    base = named(case).optim if case in RECIPES else Optim()
+    return replace(
+        base,
         matrix_lr=0.01,
         embed_lr=0.0125,
         head_lr=0.008,
@@ -105,11 +115,15 @@ def recipe_of(case: str, **changes: object) -> Recipe:
         ema_decay=0.9,
         **RULES.get(case, {}),
     )
+
+
+def recipe_of(case: str, **changes: object) -> Recipe:
+    """fp32, moderate rates, and a schedule that moves everything."""
     fields = {
         "name": case,
         "precision": "fp32",
         "arch": spec_of(case),
-        "optim": optim,
+        "optim": optim_of(case),
         "schedule": Schedule(steps=20, budget_s=0.0, warmdown=0.5, warmdown_unit="frac"),
         "data": Data(train_batch_tokens=8 * TINY["seq_len"]),
         "quant": Quant(keep_below=512),
