@@ -145,9 +145,11 @@ def setting(line: str) -> tuple[str, str] | None:
 
 
 def pairs(line: str) -> Iterator[tuple[str, str]]:
-    """The pairs of a line that is nothing but `name:value` or `name=value`, before training."""
+    """The pairs of a line of nothing but `name:value` or `name=value`, and of our first one, which
+    may end in a sentence.
+    """
     found = [_PAIR.fullmatch(word) for word in line.split()]
-    for match in found if all(found) else ():
+    for match in found if all(found) or line.startswith("recipe:") else ():
         if match is not None and match[1] not in _COUNTERS:
             yield match[1], match[2]
 

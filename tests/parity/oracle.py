@@ -223,18 +223,33 @@ def capped(logits: Array, spec: ModelSpec) -> Array:
     return cap * (15 * u - 10 * u**3 + 3 * u**5) / 8
 
 
-def nats(weights: Weights, spec: ModelSpec, x: Rows, y: Rows, phase: int = -1) -> Array:
-    """Nats of each target, (B, T)."""
+def logits_of(weights: Weights, spec: ModelSpec, x: Rows, phase: int = -1) -> Array:
     w = {name: weight.astype(np.float64) for name, weight in weights.items()}
     order = list(spec.phases[phase].order) if spec.phases else list(range(spec.num_layers))
     out = norm(through(w, x, spec, order), spec.norm_eps)
     if spec.embed_dim is not None:
         out = out @ w["embed_out.weight"].T
     head = w["tok_emb.weight"] if spec.tie_embeddings else w["lm_head.weight"]
-    logits = capped(out @ head.T + w.get("head_bias", 0.0), spec)
+    return capped(out @ head.T + w.get("head_bias", 0.0), spec)
+
+
+def log_sum(logits: Array) -> Array:
     top = logits.max(-1, keepdims=True)
-    total = np.log(np.exp(logits - top).sum(-1)) + top[..., 0]
-    return total - np.take_along_axis(logits, y[..., None].astype(np.int64), -1)[..., 0]
+    return np.log(np.exp(logits - top).sum(-1)) + top[..., 0]
+
+
+def nats(weights: Weights, spec: ModelSpec, x: Rows, y: Rows, phase: int = -1) -> Array:
+    """Nats of each target, (B, T)."""
+    logits = logits_of(weights, spec, x, phase)
+    chosen = np.take_along_axis(logits, y[..., None].astype(np.int64), -1)[..., 0]
+    return log_sum(logits) - chosen
+
+
+def loss(weights: Weights, recipe: Recipe, x: Rows, y: Rows, phase: int) -> float:
+    """What a step goes down along."""
+    whole = log_sum(logits_of(weights, recipe.arch, x, phase))
+    each = nats(weights, recipe.arch, x, y, phase) + recipe.optim.z_loss * whole**2
+    return float(each.mean())
 
 
 def orthogonal(grad: Array, steps: int, table: str) -> Array:

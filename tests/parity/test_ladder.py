@@ -16,6 +16,7 @@ from core.arch.spec import Activation
 from core.train.recipe import Schedule
 from core.train.schedules import knobs
 from tests.conftest import Text
+from tests.parity import oracle
 from tests.parity.cases import CASES, recipe_of, spec_of
 from tests.parity.engines import ENGINES, Run, batch_of, distance, engine, perturbed, to_numpy
 from tests.parity.rungs import (
@@ -135,6 +136,16 @@ def test_two_hundred_steps_of_real_text_end_in_the_same_loss(text: Text) -> None
     for what in ("loss", "weights"):
         rounding = max(measured[f"{what}: torch - float64"], 1e-7)
         assert measured[f"{what}: mlx - float64"] <= CONTROL * rounding
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(("case", "phase"), [("z_loss", 0), *(("looped", p) for p in range(3))])
+def test_the_loss_that_is_trained_on(case: str, phase: int, name: str) -> None:
+    recipe, batch = recipe_of(case), batch_of(spec_of(case), ROWS)
+    weights = perturbed(recipe.arch)
+    run = Run(name, recipe, weights)
+    found, _ = run.trainer.gradients(run.put(*batch), phase)
+    assert abs(float(found) - oracle.loss(weights, recipe, *batch, phase)) <= 2e-6
 
 
 @pytest.mark.parametrize(("case", "graphs"), [("baseline", 1), ("looped", 3)])

@@ -1,0 +1,167 @@
+"""The task's rules as data: what each asks of a records folder, and where that is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.data.findings import Finding, Status
+
+RUNS = 3  # of one configuration, for a record
+TRAIN_S = 600.0
+OVERRUN_S = 1.0  # at most, of the step that crosses the cap: 601.1 s had to be done again
+EVAL_S = 600.0
+WORLD_SIZE = 8
+# Implied bytes of every public log of the whole split lie within these, whatever the tokenizer.
+VALIDATION_BYTES = (151_020_000, 151_090_000)
+# The tokenizer that the task publishes; any other travels with its submission.
+TASK_TOKENIZERS = {
+    "4f5e8adb109c66b4886963bc75a7befd73bda36d27fd7102df8e9e66503b0e2a": "fineweb_1024_bpe.model"
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One rule: how it is called, what it asks, and its source."""
+
+    id: str
+    what: str
+    source: str
+
+
+RULES = (
+    Rule(
+        id="files",
+        what="README.md, submission.json and train_gpt.py are there, and the folder is small",
+        source="task README, submission process; pull request 2124",
+    ),
+    Rule(
+        id="links",
+        what="nothing but files and folders: no links, no devices",
+        source="task README, a folder that can be run by itself",
+    ),
+    Rule(
+        id="hidden files",
+        what="no hidden files and no leavings of tools",
+        source="task README, a pull request adds one folder of its files",
+    ),
+    Rule(
+        id="foreign data",
+        what="no weights, shards or archives in the folder",
+        source="task README, artifact = code + compressed model; issue 168",
+    ),
+    Rule(
+        id="json",
+        what="submission.json is one JSON object, within bounds, each name once",
+        source="task README, submission process",
+    ),
+    Rule(
+        id="schema",
+        what="submission.json has the fields of the reference records, of their types",
+        source="fields of the public records; pull request 2124",
+    ),
+    Rule(
+        id="script",
+        what="train_gpt.py decodes without running it, and parses",
+        source="task README, all counted code lives in train_gpt.py; pull request 1413",
+    ),
+    Rule(
+        id="self-contained",
+        what="the script names no path outside its folder and loads nothing from the network",
+        source="task README, artifact is self-contained; pull request 1603",
+    ),
+    Rule(
+        id="code bytes",
+        what="the code that is claimed is the code that is shipped, file by file",
+        source="pull requests 1835 and 1412",
+    ),
+    Rule(
+        id="model bytes",
+        what="sizes in submission.json are those of the logs; none is smaller than it was",
+        source="pull requests 1835 and 1557",
+    ),
+    Rule(
+        id="cap",
+        what="code as shipped and compressed model: at most 16,000,000 bytes for every seed",
+        source="task README; pull request 1809",
+    ),
+    Rule(
+        id="logs",
+        what="a log for every seed, whole to its last line",
+        source="task README, submission process; pull requests 2071 and 2124",
+    ),
+    Rule(
+        id="seeds",
+        what="three or more runs, of different seeds",
+        source="task README, statistical evidence; pull requests 561 and 1143",
+    ),
+    Rule(
+        id="configuration",
+        what="all runs are of one configuration but for the seed",
+        source="task README, statistical evidence; pull request 2124",
+    ),
+    Rule(
+        id="identity",
+        what="each score is bound to one artifact, and no two runs to the same",
+        source="this toolkit, identity = SHA-256 of the payload; pull request 86",
+    ),
+    Rule(
+        id="score",
+        what="the scores claimed are those of the logs' last lines after quantization",
+        source="pull requests 86 and 2124",
+    ),
+    Rule(
+        id="numbers",
+        what="every number of submission.json stands in a log to its digits, or follows from some",
+        source="pull requests 86, 2071 and 2124",
+    ),
+    Rule(
+        id="whole split",
+        what="the score is of the whole validation split and of the model as it was trained",
+        source="task README; pull requests 1854, 1881 and 2039",
+    ),
+    Rule(
+        id="implied bytes",
+        what="val_loss / ln 2 * tokens / val_bpb is the byte count of the validation text",
+        source="pull requests 1271, 1719, 2071 and 2138",
+    ),
+    Rule(
+        id="training time",
+        what="600 s of training, and not more than the step that crosses them",
+        source="task README; accepted logs reach 600.137 s; pull request 1300",
+    ),
+    Rule(
+        id="evaluation time",
+        what="600 s of evaluation beside the training",
+        source="task README; pull requests 1945 and 1972",
+    ),
+    Rule(
+        id="hardware",
+        what="a record is made on 8xH100",
+        source="task README",
+    ),
+    Rule(
+        id="only this folder",
+        what="the branch changes nothing outside of the folder",
+        source="task README, a pull request only adds a folder to records",
+    ),
+    Rule(
+        id="starts",
+        what="the script starts in a copy of its folder",
+        source="task README, the script must compile and run within the records folder",
+    ),
+)
+BY_ID = {rule.id: rule for rule in RULES}
+NOT_SEEN = (
+    "causality of the scorer",
+    "normalised distributions",
+    "score before update",
+    "training and validation documents apart",
+    "validation text inside the artifact",
+)
+
+
+def found(rule: str, status: Status, subject: str | Path, evidence: str) -> Finding:
+    """What the rule of this id says of a subject."""
+    source = BY_ID[rule].source
+    return Finding(rule=rule, status=status, subject=str(subject), evidence=evidence, source=source)
