@@ -22,10 +22,10 @@ INSIDE_FUNCTIONS = {  # file: what it may import inside a function
     "core/data/tokenizer.py": {"sentencepiece"},
     "core/train/run_folder.py": {"safetensors"},
     "core/artifact/codecs.py": {"brotli", "zstandard"},
-    "tools/bounded.py": {"brotli", "zstandard"},
-    "tools/bundling.py": {"python_minifier"},
+    "tools/strangers/bounded.py": {"brotli", "zstandard"},
+    "tools/bundling/script.py": {"python_minifier"},
     "tools/compare.py": {"scipy"},
-    "tools/hub.py": {"huggingface_hub"},
+    "tools/published/hub.py": {"huggingface_hub"},
 }
 ROOMS = {  # room of core: the rooms it may import
     "arch": set(),
@@ -39,7 +39,7 @@ READS_ENVIRONMENT = {
     "backend_mlx/distributed.py",
     "tools/backends.py",
     "tools/bootstrap.py",
-    "tools/bundling.py",  # in the script that it writes
+    "tools/bundling/script.py",  # in the script that it writes
     "tools/environment.py",
 }
 

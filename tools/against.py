@@ -18,9 +18,9 @@ from typing import Any
 
 from core.train.recipe import Recipe
 from tools.environment import DIRECT
-from tools.isolated import Limits, Outcome, run_isolated
-from tools.logs import read_text
 from tools.say import UsageError, note
+from tools.strangers.isolated import Limits, Outcome, run_isolated
+from tools.strangers.logs import read_text
 
 ROOT = Path(__file__).resolve().parents[1]
 SKIPPED_FRAC = 1 / 3  # of the steps, at the beginning: caches and kernels still warm up

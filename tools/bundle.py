@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core.train.recipes import RECIPES, named
 from tools.backends import BACKENDS
-from tools.bundling import bundle, readable
+from tools.bundling.script import bundle, readable
 from tools.recipes import add_recipe, read_recipe
 from tools.say import note, print_fields, print_json
 

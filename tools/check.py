@@ -13,13 +13,13 @@ from typing import Any
 
 from core.data.findings import Finding
 from core.score.rules import RULES, found
-from tools.check_bytes import check_bytes, itemise, sum_of
-from tools.check_case import Case, open_case
-from tools.check_git import check_diff
-from tools.check_logs import check_logs
-from tools.check_report import as_markdown, as_text
-from tools.check_score import check_score
-from tools.check_start import check_start
+from tools.checks.bytes import check_bytes, itemise, sum_of
+from tools.checks.case import Case, open_case
+from tools.checks.git import check_diff
+from tools.checks.logs import check_logs
+from tools.checks.report import as_markdown, as_text
+from tools.checks.score import check_score
+from tools.checks.start import check_start
 from tools.say import UsageError, print_json
 
 SECONDS = 120.0

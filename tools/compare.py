@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from core.score.stats import Pair, Power, Tail
-from tools.compare_groups import Group, load_group
-from tools.comparison import against_itself, compare
+from tools.comparing.comparison import against_itself, compare
+from tools.comparing.groups import Group, load_group
 from tools.say import UsageError, note, print_fields, print_json
 
 QUANTILES = 48  # of a sample variance, where powers are averaged: enough for 0.01

@@ -13,10 +13,10 @@ from typing import Any
 
 from core.data.shards import open_sidecar
 from tools.environment import hub_source, variables
-from tools.fetched import Plan, alone, carry_out, compare, need_space, survey
-from tools.hub import difference, look, obtain, size
-from tools.origin import own_folder, read_record
-from tools.published import (
+from tools.published.fetched import Plan, alone, carry_out, compare, need_space, survey
+from tools.published.hub import difference, look, obtain, size
+from tools.published.origin import own_folder, read_record
+from tools.published.variants import (
     MANIFEST,
     MANIFEST_BYTES,
     TRAIN_SHARDS,

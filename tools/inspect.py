@@ -9,8 +9,8 @@ from typing import Any
 from core.artifact.container import inspect
 from core.artifact.header import MAGIC
 from tools.artifact import artifact_bytes, open_artifact
-from tools.foreign import foreign_tensors
 from tools.say import print_fields, print_json
+from tools.strangers.foreign import foreign_tensors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

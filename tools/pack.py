@@ -12,7 +12,7 @@ from core.train.clock import BudgetClock
 from core.train.finish import pack
 from core.train.recipe import with_changes
 from core.train.run_folder import load_recipe, load_weights
-from tools.bundling import code_bytes
+from tools.bundling.script import code_bytes
 from tools.say import UsageError, print_fields, print_json
 
 

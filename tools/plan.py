@@ -11,7 +11,7 @@ from core.arch.params import flops_per_token, num_params
 from core.arch.spec import ModelSpec
 from core.artifact.ledger import CAP_BYTES
 from core.train.recipe import Recipe, with_changes
-from tools.bundling import code_bytes
+from tools.bundling.script import code_bytes
 from tools.costs import (
     HARDWARE,
     HEADER_BYTES,

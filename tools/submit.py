@@ -16,11 +16,11 @@ from pathlib import Path
 
 from core.data.findings import Finding
 from tools.check import check
-from tools.check_report import plain
+from tools.checks.report import plain
 from tools.say import UsageError, note, print_fields, print_json
-from tools.submit_files import NON_RECORD, RECORD, TRACKS, About, folder_files, track_of
-from tools.submit_fork import add_branch
-from tools.submit_runs import Run, load_runs
+from tools.submission.files import NON_RECORD, RECORD, TRACKS, About, folder_files, track_of
+from tools.submission.fork import add_branch
+from tools.submission.runs import Run, load_runs
 
 UNKNOWN = "unknown"
 

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tools.packed import MAX_FILE_BYTES, Module, Unpacked, unpack_script
 from tools.say import UsageError, complain, note, print_json
+from tools.strangers.packed import MAX_FILE_BYTES, Module, Unpacked, unpack_script
 
 MAX_SCRIPTS = 64  # of a folder
 _SAFE = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_\-.]{0,99}")

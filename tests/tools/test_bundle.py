@@ -15,7 +15,7 @@ from core.train.recipe import Recipe, from_json, to_json, with_changes
 from core.train.recipes import RECIPES, named
 from tests.conftest import Text
 from tests.parity.engines import ENGINES
-from tools.bundling import bundle, code_bytes, elsewhere, literal, packed, quoted, readable
+from tools.bundling.script import bundle, code_bytes, elsewhere, literal, packed, quoted, readable
 from tools.main import main
 
 Capture = pytest.CaptureFixture[str]
@@ -103,7 +103,8 @@ def test_only_what_is_reached(backend: str) -> None:
 
 
 def test_the_same_recipe_gives_the_same_bytes_whatever_the_seed() -> None:
-    code = "from tools.bundling import *; from core.train.recipes import named; import hashlib\n"
+    code = "import hashlib\nfrom core.train.recipes import named\n"
+    code += "from tools.bundling.script import bundle\n"
     code += "print(hashlib.sha256(bundle(named('small'), 'torch').script).hexdigest())"
     hashes = {
         subprocess.check_output(

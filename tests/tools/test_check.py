@@ -15,16 +15,16 @@ import pytest
 
 from core.score.rules import BY_ID, RULES, VALIDATION_BYTES
 from tests.conftest import Text
-from tools.bundling import bundle
-from tools.check_folder import MAX_ENTRIES
-from tools.check_json import agrees, parse
-from tools.check_recipe import other_script
-from tools.check_report import cell, plain
-from tools.check_script import is_named, outside
-from tools.isolated import network_shell
-from tools.logs import read_text
+from tools.bundling.script import bundle
+from tools.checks.folder import MAX_ENTRIES
+from tools.checks.plain_json import agrees, parse
+from tools.checks.recipe import other_script
+from tools.checks.report import cell, plain
+from tools.checks.script import is_named, outside
 from tools.main import main
-from tools.packed import unpack_script
+from tools.strangers.isolated import network_shell
+from tools.strangers.logs import read_text
+from tools.strangers.packed import unpack_script
 
 Capture = pytest.CaptureFixture[str]
 TOKENS, BYTES = 62_021_632, 151_080_363
@@ -312,7 +312,7 @@ def test_without_isolation_nothing_is_decided(
     if isolated and not network_shell()[0]:
         pytest.skip("this system lends no isolation of the network")
     if not isolated:
-        for module in ("isolated", "check_start"):
+        for module in ("strangers.isolated", "checks.start"):
             monkeypatch.setattr(f"tools.{module}.network_shell", lambda: ([], "no isolation"))
     (folder / "train_gpt.py").write_text("print('step:1/2 train_loss:1.0 train_time:1ms')\n")
     _, rules = check(capsys, folder, "--run")

@@ -24,7 +24,7 @@ from core.data.shards import HEADER_BYTES
 from tests.conftest import Text
 from tests.tools.fake_hub import COMMIT, Hub, serving
 from tests.tools.test_data import Capture, golf, golf_json
-from tools.published import Entry, Listing, Source, choose, entries_below
+from tools.published.variants import Entry, Listing, Source, choose, entries_below
 
 ROOT = Path(__file__).resolve().parents[2]
 REPO = Source.repo_id
@@ -144,7 +144,7 @@ def test_it_arrives_as_published(
 def test_hashes_are_compared_the_next_time(
     capsys: Capture, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tools.fetched.MEASURED_BYTES", 1)
+    monkeypatch.setattr("tools.published.fetched.MEASURED_BYTES", 1)
     golf_json(capsys, *OPTIONS, "--train-shards", 2)
     assert golf_json(capsys, *OPTIONS, "--plan")["speed"] == "measured last time"
     hub.asked.clear()

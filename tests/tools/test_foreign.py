@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from core.artifact.codecs import encode
-from tools.foreign import foreign_tensors
 from tools.inspect import foreign_fields
 from tools.main import main
-from tools.pickles import read_pickle
+from tools.strangers.foreign import foreign_tensors
+from tools.strangers.pickles import read_pickle
 
 torch = pytest.importorskip("torch")
 

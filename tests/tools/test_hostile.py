@@ -37,10 +37,16 @@ class Target:
 
 TARGETS = {
     "unpack": Target(
-        function="tools.packed:unpack_script", seeds="scripts", bombs="script_bombs", files=5000
+        function="tools.strangers.packed:unpack_script",
+        seeds="scripts",
+        bombs="script_bombs",
+        files=5000,
     ),
     "inspect": Target(
-        function="tools.foreign:foreign_tensors", seeds="blobs", bombs="blob_bombs", files=5000
+        function="tools.strangers.foreign:foreign_tensors",
+        seeds="blobs",
+        bombs="blob_bombs",
+        files=5000,
     ),
 }
 QUICK = 150  # files for each target in the quick test

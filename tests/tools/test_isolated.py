@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.isolated import Limits, Outcome, network_shell, python, run_isolated
+from tools.strangers.isolated import Limits, Outcome, network_shell, python, run_isolated
 
 
 def run(folder: Path, code: str, limits: Limits | None = None, **environ: str) -> Outcome:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from core.train.run_folder import RunFolder
 from tests.conftest import Text
-from tools import logs
-from tools.log_places import find_logs
-from tools.logs import RunLog, read_log, read_text
+from tools.strangers import logs
+from tools.strangers.log_places import find_logs
+from tools.strangers.logs import RunLog, read_log, read_text
 from tools.train import train
 
 RULE = "=" * 100

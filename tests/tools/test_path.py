@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Text
-from tools import check_script
-from tools.bundling import packed
+from tools.bundling.script import packed
+from tools.checks import script as check_script
 from tools.main import main
 
 Capture = pytest.CaptureFixture[str]
@@ -177,7 +177,7 @@ def script_with(line: str, change: tuple[str, str] = ("", "")) -> Damage:
     """The script with a line more or a change, packed anew; its size and hash told everywhere."""
 
     def damage(folder: Path) -> None:
-        from tools.packed import unpack_script
+        from tools.strangers.packed import unpack_script
 
         path = folder / "train_gpt.py"
         source = unpack_script(path.read_bytes(), "train_gpt.py").modules[0].source

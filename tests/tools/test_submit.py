@@ -16,7 +16,7 @@ from core.score.rules import TASK_TOKENIZERS
 from core.train.recipe import Recipe
 from tests.conftest import Text
 from tools.main import main
-from tools.submit_runs import without_paths
+from tools.submission.runs import without_paths
 
 Capture = pytest.CaptureFixture[str]
 SEEDS = (1, 2, 3)
@@ -171,10 +171,10 @@ def test_over_the_cap_is_refused(
 ) -> None:
     code = int(re.findall(r"^Code size: (\d+)", (runs[0] / "log.txt").read_text(), re.M)[0])
     worst = max((run / "model.bin").stat().st_size for run in runs)
-    monkeypatch.setattr("tools.submit_runs.CAP_BYTES", worst + code - 1)
+    monkeypatch.setattr("tools.submission.runs.CAP_BYTES", worst + code - 1)
     assert submit(runs, "--out", tmp_path / "out") == 1
     assert "1 over" in capsys.readouterr().err
-    monkeypatch.setattr("tools.submit_runs.CAP_BYTES", worst + code)
+    monkeypatch.setattr("tools.submission.runs.CAP_BYTES", worst + code)
     assert submit(runs, "--out", tmp_path / "out") == 0
 
 

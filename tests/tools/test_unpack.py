@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tools.main import main
-from tools.packed import MAX_DEPTH, unpack_script
+from tools.strangers.packed import MAX_DEPTH, unpack_script
 from tools.unpack import safe_name
 
 brotli = pytest.importorskip("brotli")

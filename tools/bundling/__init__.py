@@ -1,0 +1,1 @@
+"""How a recipe and the code it reaches become one script."""

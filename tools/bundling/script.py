@@ -1,0 +1,153 @@
+"""A recipe and the code it reaches as one script: core and one engine, nothing of the toolkit.
+
+The modules are shaken (shaking.py), joined into one (flatten.py), minified by
+python-minifier and compressed by LZMA. The script's text is Latin-1: a character for each byte, so
+that the code costs what it compresses to, where base85 would add a quarter.
+"""
+
+from __future__ import annotations
+
+import ast
+import lzma
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from core.train.recipe import Recipe
+from tools.bundling.flatten import flatten
+from tools.bundling.shaking import Shaker
+
+ROOT = Path(__file__).resolve().parents[2]
+SECTIONS = ("Recipe", "ModelSpec", "Phase", "Optim", "Schedule", "Data", "Quant", "Score")
+ENTRY = """
+import os
+import sys
+from dataclasses import replace
+
+from {package}.loop import train
+from core.train.standalone import standalone
+
+recipe = RECIPE
+data = replace(
+    recipe.data,
+    path=os.environ.get("DATA_PATH", recipe.data.path),
+    tokenizer=os.environ.get("TOKENIZER_PATH", recipe.data.tokenizer),
+)
+recipe = replace(recipe, seed=int(os.environ.get("SEED", SEED)), data=data)
+run_id = os.environ.get("RUN_ID", f"seed{{recipe.seed}}")
+sys.exit(standalone(train, recipe, run_id, os.path.getsize(__file__)))
+"""
+# The packed text has a line of its own, which no traceback shows. The source goes to linecache by
+# a name: inspect and so Triton's compiler find it there. Every seed is equally long.
+LOADER = """#coding:latin1
+import lzma,linecache
+SEED='{seed:<10}'
+s='{packed}'
+if __name__=='__main__':
+ s=lzma.decompress(s.encode('latin1'),3,None,[{filters}]).decode();n='<train_gpt>'
+ linecache.cache[n]=len(s),None,s.splitlines(1),n;exec(compile(s,n,'exec'))
+"""
+FILTERS = {"id": lzma.FILTER_LZMA2, "lc": 3, "lp": 0, "pb": 0}  # what a decoder must know
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """One script, and the sizes on the way to it."""
+
+    script: bytes
+    source_bytes: int  # joined, without comments
+    minified_bytes: int
+
+
+def code_bytes(recipe: Recipe) -> int:
+    """What a submission of the recipe counts as code: its torch bundle, whatever the seed."""
+    return len(bundle(recipe, "torch").script)
+
+
+def bundle(recipe: Recipe, backend: str) -> Bundle:
+    """The packed script. The same recipe and code give the same bytes."""
+    literal_ = literal(elsewhere(recipe))
+    small = _minified(backend).replace("RECIPE", literal_)
+    return Bundle(
+        script=packed(small, recipe.seed),
+        source_bytes=len(_source(backend).replace("RECIPE", literal_).encode()),
+        minified_bytes=len(small.encode()),
+    )
+
+
+def readable(recipe: Recipe, backend: str) -> str:
+    """One module of everything that the recipe's run reaches, without comments."""
+    source = _source(backend).replace("RECIPE", literal(elsewhere(recipe)))
+    return f"SEED = {recipe.seed}\n{source}"
+
+
+def elsewhere(recipe: Recipe) -> Recipe:
+    """The recipe as a script may carry it: its seed apart, no path of this machine in it."""
+    data = replace(
+        recipe.data,
+        path=_relative(recipe.data.path, "data/datasets"),
+        tokenizer=_relative(recipe.data.tokenizer, "data/tokenizers"),
+    )
+    return replace(recipe, seed=Recipe().seed, data=data)
+
+
+def packed(source: str, seed: int) -> bytes:
+    """A script that holds `source` compressed and runs it."""
+    filters = [{**FILTERS, "preset": 9 | lzma.PRESET_EXTREME}]
+    small = lzma.compress(source.encode(), lzma.FORMAT_RAW, filters=filters)
+    words = ",".join(f"{name!r}:{value}" for name, value in FILTERS.items())
+    script = LOADER.format(seed=seed, packed=quoted(small), filters="{" + words + "}")
+    return script.encode("latin-1")
+
+
+def quoted(data: bytes) -> str:
+    """The bytes as characters that may stand between single quotes in a Latin-1 source."""
+    escapes = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\0": "\\x00"}
+    return "".join(escapes.get(character, character) for character in data.decode("latin-1"))
+
+
+def literal(value: Any) -> str:
+    """The value as an expression; of a dataclass, what is not its default."""
+    if isinstance(value, tuple):
+        return f"({''.join(f'{literal(part)},' for part in value)})"
+    if not is_dataclass(value):
+        return repr(value)
+    said = {f.name: getattr(value, f.name) for f in fields(value)}
+    words = (f"{f.name}={literal(said[f.name])}" for f in fields(value) if _differs(f, said))
+    return f"{type(value).__name__}({', '.join(words)})"
+
+
+@cache
+def _source(backend: str) -> str:
+    shaker = Shaker(ROOT)
+    shaker.reach_all("__main__", ast.parse(ENTRY.format(package=f"backend_{backend}")))
+    shaker.reach("core.train.recipe", "Recipe")  # with its sections: RECIPE names them
+    shaker.reach("core.arch.spec", "Phase")
+    tree = flatten(shaker.sources())
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    assert classes.issuperset(SECTIONS), set(SECTIONS) - classes
+    return ast.unparse(tree) + "\n"
+
+
+@cache
+def _minified(backend: str) -> str:
+    from python_minifier import minify
+
+    kept = list(SECTIONS)  # named by the recipe's literal, which is put in later
+    small: str = minify(
+        _source(backend), remove_literal_statements=True, rename_globals=True, preserve_globals=kept
+    )
+    return small
+
+
+def _relative(path: str, folder: str) -> str:
+    return f"{folder}/{Path(path).name}" if Path(path).is_absolute() else path
+
+
+def _differs(field: Field[Any], said: Mapping[str, Any]) -> bool:
+    default = field.default
+    if field.default_factory is not MISSING:
+        default = field.default_factory()
+    return bool(default != said[field.name])

@@ -1,0 +1,1 @@
+"""What `golf check` looks at in a records folder, a file a subject."""

@@ -1,0 +1,1 @@
+"""The published data on the Hub: what there is, its transfer, what was fetched before."""

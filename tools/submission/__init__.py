@@ -1,0 +1,1 @@
+"""What `golf submit` writes: runs, files, README, branch."""
