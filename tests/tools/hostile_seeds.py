@@ -7,15 +7,21 @@ import collections
 import contextlib
 import gzip
 import io
+import itertools
 import lzma
 import os
 import pickle
+import tempfile
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 
 from core.artifact.codecs import encode
+from tests.tools.records import log_of, write_record
+from tools.check import check, report
+from tools.strangers.logs import read_text
 
 SOURCE = "import os\n\n\ndef train(steps):\n    return sum(range(steps))\n\n\nprint(train(10))\n"
 CANARY = "canary"  # a file that whatever is executed would make
@@ -171,3 +177,60 @@ def blob_bombs() -> list[bytes]:
         b"BSHF\xff" + b"\x80\x02" * 1000,
         pickle.dumps(collections.OrderedDict(a=Evil())),
     ]
+
+
+def logs() -> list[bytes]:
+    """In the reference's form, with and without the source that a script prints first."""
+    plain = log_of(42, 2.0612, 47_642).encode()
+    return [plain, (EVIL + SOURCE + "=" * 100 + "\n").encode() + plain, plain * 3, plain[::-1]]
+
+
+def log_bombs() -> list[bytes]:
+    line = b"step:1/2 train_loss:1.0 train_time:1ms\n"
+    return [line * 400_000, b"9" * 20_000_000, b"step:" * 4_000_000, b"\0" * 30_000_000]
+
+
+def records() -> list[bytes]:
+    """The files of a whole records folder, in the order of RECORD_FILES."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = write_record(Path(name))
+        return [(folder / file).read_bytes() for file in RECORD_FILES]
+
+
+def record_bombs() -> list[bytes]:
+    deep = b"[" * 100_000 + b"]" * 100_000
+    return [deep, b'{"a":' * 50_000, b"{" + b'"x":1,' * 500_000 + b'"y":1}', b"1" * 5_000_000]
+
+
+def read_log(data: bytes, subject: str) -> object:
+    """The log reader as a target; it refuses nothing."""
+    return read_text(data.decode("utf-8", "replace"), subject)
+
+
+def check_with(data: bytes, subject: str) -> object:
+    """`golf check` on a folder one of whose files is `data`, each in turn.
+
+    The folder lies beside the working one. Written without `open`, which is listened for.
+    """
+    folder = Path.cwd().parent / "record"
+    if not folder.exists():
+        folder.mkdir()
+        for at, name in enumerate(RECORD_FILES):
+            _write(folder / name, (folder.parent / f"seed{at:03}").read_bytes())
+    at = next(_TURN) % len(RECORD_FILES)
+    _write(folder / RECORD_FILES[at], data)
+    case, findings = check(folder)
+    assert report(case, findings)["findings"]
+    _write(folder / RECORD_FILES[at], (folder.parent / f"seed{at:03}").read_bytes())
+    return findings
+
+
+RECORD_FILES = ("submission.json", *(f"train_seed{s}.log" for s in (1337, 42, 7)), "train_gpt.py")
+_TURN = itertools.count()
+
+
+def _write(path: Path, data: bytes) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    while data:
+        data = data[os.write(file, data) :]
+    os.close(file)

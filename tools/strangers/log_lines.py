@@ -191,7 +191,7 @@ def count(line: str, name: str) -> int | None:
 def milliseconds(line: str, name: str) -> float | None:
     """A duration by its unit; one without a unit is not known."""
     match = _named(name).search(line)
-    return float(match[1]) * UNITS_MS[match[2]] if match and match[2] else None
+    return float(match[1]) * UNITS_MS[match[2].lower()] if match and match[2] else None
 
 
 @cache
