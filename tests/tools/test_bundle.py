@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core.train.recipe import Recipe, from_json, to_json, with_changes
 from core.train.recipes import RECIPES, named
+from core.train.scale import scaled
 from tests.conftest import Text
 from tests.parity.engines import ENGINES
 from tools.bundling.script import bundle, code_bytes, elsewhere, literal, packed, quoted, readable
@@ -66,6 +68,27 @@ def test_bundle_and_toolkit_give_the_same_payload(text: Text, tmp_path: Path, na
     assert f"Code size: {code_bytes(recipe)} bytes\n" in told
     files = {path.name for path in (tmp_path / "runs/alone").iterdir()}
     assert files == {"recipe.json", "log.txt", "log.jsonl", "model.bin"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["r1061", "r1081", "ternary", "universal"])
+def test_bundles_of_the_frontier(text: Text, tmp_path: Path, name: str, engine: str) -> None:
+    """What is left out of them was not reached: the same payload as the toolkit's."""
+    small = text.recipe()
+    arch = replace(scaled(named(name), small).arch, vocab_size=small.arch.vocab_size)
+    recipe = replace(small, arch=arch, optim=replace(named(name).optim, ns_precision="fp32"))
+    (tmp_path / "train_gpt.py").write_bytes(bundle(recipe, engine).script)
+    (tmp_path / "recipe.json").write_text(to_json(recipe))
+    lines = start(tmp_path, [sys.executable, "train_gpt.py"], text)
+    ours = [sys.executable, str(ROOT / f"train_{engine}.py"), "recipe.json", "--runs", "toolkit"]
+    assert identity_in(lines) == identity_in(start(tmp_path, ours, text, PYTHONPATH=str(ROOT)))
+
+
+def test_techniques_that_are_off_are_not_in_it() -> None:
+    plain, rich = readable(named("baseline"), "torch"), readable(named("r1061"), "torch")
+    for word in ("smear_gate", "self.gate", "* self.norm_scale", "unit_rows(", "cumsum"):
+        assert word in rich and word not in plain, word
 
 
 def test_two_ranks_and_another_seed(text: Text, tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from core.data.batches import Data
 from core.train.recipe import Recipe
 from tools.bundling.flatten import flatten
+from tools.bundling.fold import SECTIONS, Fold, only_used, values_of, without_registries
 from tools.bundling.shaking import Shaker
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTIONS = ("Recipe", "ModelSpec", "Phase", "Optim", "Schedule", "Data", "Quant", "Score")
 ENTRY = """
 import os
 import sys
@@ -69,17 +70,17 @@ def code_bytes(recipe: Recipe) -> int:
 def bundle(recipe: Recipe, backend: str) -> Bundle:
     """The packed script. The same recipe and code give the same bytes."""
     literal_ = literal(elsewhere(recipe))
-    small = _minified(backend).replace("RECIPE", literal_)
+    small = _minified(settled(recipe), backend).replace("RECIPE", literal_)
     return Bundle(
         script=packed(small, recipe.seed),
-        source_bytes=len(_source(backend).replace("RECIPE", literal_).encode()),
+        source_bytes=len(_source(settled(recipe), backend).replace("RECIPE", literal_).encode()),
         minified_bytes=len(small.encode()),
     )
 
 
 def readable(recipe: Recipe, backend: str) -> str:
     """One module of everything that the recipe's run reaches, without comments."""
-    source = _source(backend).replace("RECIPE", literal(elsewhere(recipe)))
+    source = _source(settled(recipe), backend).replace("RECIPE", literal(elsewhere(recipe)))
     return f"SEED = {recipe.seed}\n{source}"
 
 
@@ -120,26 +121,42 @@ def literal(value: Any) -> str:
 
 
 @cache
-def _source(backend: str) -> str:
-    shaker = Shaker(ROOT)
+def _source(recipe: Recipe, backend: str) -> str:
+    """Everything that a recipe of this model and optimizer reaches."""
+    shaker = Shaker(ROOT, Fold(values_of(recipe)))
     shaker.reach_all("__main__", ast.parse(ENTRY.format(package=f"backend_{backend}")))
     shaker.reach("core.train.recipe", "Recipe")  # with its sections: RECIPE names them
     shaker.reach("core.arch.spec", "Phase")
-    tree = flatten(shaker.sources())
+    tree = only_used(without_registries(flatten(shaker.sources())), SECTIONS)
     classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
     assert classes.issuperset(SECTIONS), set(SECTIONS) - classes
-    return ast.unparse(tree) + "\n"
+    return ast.unparse(ast.fix_missing_locations(tree)) + "\n"
 
 
 @cache
-def _minified(backend: str) -> str:
+def _minified(recipe: Recipe, backend: str) -> str:
     from python_minifier import minify
 
     kept = list(SECTIONS)  # named by the recipe's literal, which is put in later
     small: str = minify(
-        _source(backend), remove_literal_statements=True, rename_globals=True, preserve_globals=kept
+        _source(recipe, backend),
+        remove_literal_statements=True,
+        rename_globals=True,
+        preserve_globals=kept,
     )
     return small
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """What decides which code is reached; seed, paths and schedule are told later."""
+    return Recipe(
+        precision=recipe.precision,
+        compile=recipe.compile,
+        arch=recipe.arch,
+        optim=recipe.optim,
+        data=Data(train_batch_tokens=recipe.arch.seq_len),
+        quant=recipe.quant,
+    )
 
 
 def _relative(path: str, folder: str) -> str:

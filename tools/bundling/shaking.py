@@ -29,8 +29,9 @@ class Module:
 class Shaker:
     """Follows names from the entry; `modules` holds what it found."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, settled: ast.NodeTransformer | None = None) -> None:
         self.root = root
+        self.settled = settled  # what is done to a module first, while it has its annotations
         self.modules: dict[str, Module] = {}
         self.attributes: set[str] = set()
         self._waiting: list[tuple[Module, ast.AST]] = []
@@ -69,7 +70,9 @@ class Shaker:
             path = next((path for path in paths if path.is_file()), None)
             if path is None:
                 return None
-            held = Module(name, _stripped(ast.parse(path.read_bytes()), place.name))
+            tree = ast.parse(path.read_bytes())
+            tree = tree if self.settled is None else self.settled.visit(tree)
+            held = Module(name, _stripped(tree, place.name))
             self.modules[name] = held
             for statement in held.tree.body:
                 self._bind(held, statement)
@@ -209,13 +212,7 @@ class _Strip(ast.NodeTransformer):
         for extra in (node.args.vararg, node.args.kwarg):
             if extra is not None:
                 extra.annotation = None
-        node.body = [
-            ast.Assign([part.target], part.value, lineno=part.lineno)
-            if isinstance(part, ast.AnnAssign) and part.value is not None
-            else part
-            for part in node.body
-            if not (isinstance(part, ast.AnnAssign) and part.value is None)
-        ]
+        node.body = [_plain(part) for part in node.body if not _declares(part)]
         node.body = _undocumented(node.body)
         return node
 
@@ -245,8 +242,19 @@ def _is_text(part: ast.stmt) -> bool:
 
 def _stripped(tree: ast.Module, place: str) -> ast.Module:
     tree.body = [
-        part
+        _plain(part)
         for part in tree.body
         if not _is_text(part) and getattr(part, "module", "") != "__future__"
     ]
     return ast.fix_missing_locations(_Strip(place).visit(tree))
+
+
+def _plain(part: ast.stmt) -> ast.stmt:
+    """`x: int = 1` as `x = 1`; in a class body such a line is a field and stays."""
+    if isinstance(part, ast.AnnAssign) and part.value is not None:
+        return ast.Assign([part.target], part.value, lineno=part.lineno)
+    return part
+
+
+def _declares(part: ast.stmt) -> bool:
+    return isinstance(part, ast.AnnAssign) and part.value is None
