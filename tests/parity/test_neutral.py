@@ -54,7 +54,7 @@ def test_an_option_starts_as_nothing(option: str, name: str) -> None:
     expected = Run(name, plain, held).nats(*batch)
     assert np.abs(found - expected).max() <= 2e-6
     moved = Run(name, recipe, perturbed(recipe.arch)).nats(*batch)
-    assert np.abs(moved - expected).max() > 1e-4, "moved, it is something"
+    assert np.abs(moved - expected).max() > 2e-5, "moved, it is something"
 
 
 @pytest.mark.parametrize("name", ENGINES)
