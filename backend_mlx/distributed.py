@@ -30,6 +30,14 @@ class Solo:
     def close(self) -> None:
         """Leave the group."""
 
+    def peak_bytes(self) -> int | None:
+        """The most device memory that was held so far, where the framework counts it."""
+        return int(mx.get_peak_memory())
+
+    def device_name(self) -> str:
+        """The maker's name of the device."""
+        return str(mx.device_info().get("device_name", self.device))
+
 
 class Group(Solo):
     """Several processes started by mlx.launch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import mlx.core as mx
 from mlx.core import array
@@ -20,7 +21,7 @@ from core.arch.params import Weights, init_params
 from core.score.bpb import Scored
 from core.score.scoring import Validation, score
 from core.train.clock import BudgetClock, out_of_time
-from core.train.corpus import open_corpus
+from core.train.corpus import data_identity, open_corpus
 from core.train.events import (
     Events,
     log_resumed,
@@ -32,7 +33,7 @@ from core.train.events import (
     silent,
 )
 from core.train.finish import Finished, finish
-from core.train.keeper import Keeper, Snapshot, Stopped
+from core.train.keeper import Ask, Keeper, Lead, Snapshot, Stopped, check_snapshot
 from core.train.reader import StepReader
 from core.train.recipe import Recipe
 from core.train.schedules import Knobs, knobs, validates
@@ -91,24 +92,26 @@ class Trainer:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot of either engine."""
-        assert snapshot.keys() == self.state.keys(), snapshot.keys() ^ self.state.keys()
+        check_snapshot(snapshot, self.state)
         for key, value in snapshot.items():
             if "/" in key:
                 self.state[key] = mx.array(value)
             else:
                 self.state[key] = value
 
-    def score(self, validation: Validation, phase: int = -1) -> Scored:
+    def score(self, validation: Validation, phase: int = -1, ask: Ask | None = None) -> Scored:
         """Score the weights that are being trained, the blocks in the order of this phase."""
         settings = self.recipe.score
         self._load(self._weights())
         nats_of = Evaluator(self.model, phase).nats
-        return score(nats_of, validation, self.recipe.arch.seq_len, settings.batch)
+        return score(nats_of, validation, self.recipe.arch.seq_len, settings.batch, ask)
 
-    def score_weights(self, weights: Weights, validation: Validation) -> Scored:
+    def score_weights(
+        self, weights: Weights, validation: Validation, ask: Ask | None = None
+    ) -> Scored:
         """Score other weights; they take the place of those in training."""
         self.state |= {f"weight/{name}": mx.array(w) for name, w in weights.items()}
-        return self.score(validation)
+        return self.score(validation, -1, ask)
 
     def _weights(self) -> dict[str, array]:
         kind = "weight/"
@@ -133,9 +136,11 @@ def train(
     """Train, score, pack and score again; None on every rank but the first."""
     group, clock = open_group(), BudgetClock(now)
     corpus = open_corpus(recipe)
+    keeper.hold_to(data_identity(recipe.data))
     trainer, feeder = Trainer(recipe, group), Feeder(corpus.train, recipe, group)
     main, schedule, state = group.rank == 0, recipe.schedule, trainer.state
     events, keeper = (events, keeper) if main else (silent, keeper.silent())
+    lead = Lead(group, keeper)
     log_start(events, recipe, corpus, "mlx", group, attention_choice(group.device))
     warmup_s = 0.0
     for _ in range(schedule.warmup_steps):
@@ -146,8 +151,9 @@ def train(
     if keeper.snapshot is not None:
         trainer.restore(keeper.snapshot)
         clock.charge("train", state["elapsed_s"])
+    if keeper.goes_on:
         log_resumed(events, recipe, state["step"], state["elapsed_s"])
-    reader = StepReader(recipe, events, lambda: keeper.save(trainer.snapshot()))
+    reader = StepReader(recipe, events, partial(keeper.save, trainer.snapshot))
     clock.begin(lap_s=warmup_s / len(recipe.arch.orders))
     while True:
         step, elapsed_s = state["step"], state["elapsed_s"]
@@ -160,18 +166,21 @@ def train(
             (elapsed_s,) = group.max(clock.lap("train"))
             state["elapsed_s"] = elapsed_s
         dials = knobs(recipe, step, elapsed_s)
-        if saves:
+        if saves or last:
             with clock.phase("save"):
-                keeper.save(trainer.snapshot())
+                saved = keeper.save(trainer.snapshot)
                 group.max(0.0)  # the other ranks wait here, not in their next step
-            log_saved(events, recipe, step, elapsed_s, keeper.asked_to_stop)
+            if saved:
+                log_saved(events, recipe, step, elapsed_s, keeper.asked_to_stop)
         if stop:
             group.close()
             raise Stopped(keeper.asked_to_stop)
         if scores:
-            with clock.phase("score"):
-                scored = trainer.score(corpus.validation, dials.phase) if main else None
-                group.max(0.0)
+            try:
+                with clock.phase("score"):
+                    scored = lead.alone(partial(trainer.score, corpus.validation, dials.phase))
+            except Stopped:
+                continue  # to where the state is saved
             if scored is not None:
                 log_val(events, recipe, step, elapsed_s, scored, corpus.validation)
         if last:
@@ -182,19 +191,13 @@ def train(
         state |= {"step": step + 1, "elapsed_s": elapsed_s}
         reader.tell(step + 1, elapsed_s, loss, dials)
     log_stop(events, recipe, step, elapsed_s)
-    finished = None
-    if main:
-        finished = finish(
-            recipe,
-            to_numpy(averaged(state)),
-            corpus.validation,
-            trainer.score_weights,
-            code_bytes,
-            clock,
-            events,
-        )
-    group.close()
-    return finished
+    weights = to_numpy(averaged(state))
+    keeper.save_weights(weights)
+    rest = (corpus.validation, trainer.score_weights, code_bytes, clock, events)
+    try:
+        return lead.alone(partial(finish, recipe, weights, *rest))
+    finally:
+        group.close()
 
 
 def _compiles(recipe: Recipe, device: mx.Device) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+LONGEST_WAIT = timedelta(hours=24)  # of a rank for the others: one scores or packs alone
 
 
 class Solo:
@@ -30,6 +33,16 @@ class Solo:
     def close(self) -> None:
         """Leave the group."""
 
+    def peak_bytes(self) -> int | None:
+        """The most device memory that was held so far, where the framework counts it."""
+        on_cuda = self.device.type == "cuda"
+        return torch.cuda.max_memory_allocated(self.device) if on_cuda else None
+
+    def device_name(self) -> str:
+        """The maker's name of the device."""
+        on_cuda = self.device.type == "cuda"
+        return torch.cuda.get_device_name(self.device) if on_cuda else str(self.device)
+
 
 class Group(Solo):
     """Several processes started by torchrun: NCCL on CUDA, gloo on CPU."""
@@ -41,7 +54,9 @@ class Group(Solo):
             torch.cuda.set_device(self.device)
         else:  # gloo moves arrays of the CPU alone
             self.device, self.steps_ahead = torch.device("cpu"), 1
-        dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        dist.init_process_group(
+            "nccl" if self.device.type == "cuda" else "gloo", timeout=LONGEST_WAIT
+        )
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
 

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend_torch.distributed import Solo
-from core.data.ahead import Ahead
-from core.data.batches import Batch, batch, micro_batches
+from core.data.batches import Batches
 from core.data.shards import TokenStream
 from core.train.recipe import Recipe
 
@@ -18,27 +17,28 @@ class Feeder:
     """Gives this rank's share of any step's batch."""
 
     def __init__(self, stream: TokenStream, recipe: Recipe, group: Solo) -> None:
-        self.stream = stream
         self.recipe = recipe
         self.group = group
-        self._rows = Ahead(self._read)
+        self._batches = Batches(
+            stream,
+            recipe.data,
+            seq_len=recipe.arch.seq_len,
+            vocab_size=recipe.arch.vocab_size,
+            seed=recipe.seed,
+            rank=group.rank,
+            world_size=group.world_size,
+        )
 
     def batch(self, step: int) -> list[tuple[Tensor, Tensor]]:
-        """Micro-batches (x, y), int32 (micro_batch, seq_len) each; the last may be smaller."""
-        x, y = self._rows.take(step)
-        parts = micro_batches(x, y, self.recipe.data.micro_batch)
-        return [(self._put(a), self._put(b)) for a, b in parts]
+        """Micro-batches of a step, where all steps are alike: see batch_at."""
+        return self.batch_at(step * self.recipe.data.train_batch_tokens)
 
-    def _read(self, step: int) -> Batch:
-        return batch(
-            self.stream,
-            step,
-            seq_len=self.recipe.arch.seq_len,
-            train_batch_tokens=self.recipe.data.train_batch_tokens,
-            vocab_size=self.recipe.arch.vocab_size,
-            rank=self.group.rank,
-            world_size=self.group.world_size,
-        )
+    def batch_at(self, tokens_done: int, phase: int = 0) -> list[tuple[Tensor, Tensor]]:
+        """Micro-batches (x, y), int32 (micro_batch, T) each; the last may be smaller.
+
+        Of the step behind so many tokens of the run, in this phase of data.batch_schedule.
+        """
+        return [(self._put(x), self._put(y)) for x, y in self._batches.at(tokens_done, phase)]
 
     def _put(self, rows: NDArray[np.int32]) -> Tensor:
         tensor = torch.from_numpy(rows)

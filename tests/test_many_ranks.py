@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from core.train.recipe import to_json
-from core.train.run_folder import RunFolder, load_weights
+from core.train.run_folder import RunFolder, load_state, load_weights
 from tests.conftest import Text
 from tests.parity.engines import distance
 from tools.train import train
@@ -62,3 +64,54 @@ def waits_are_outside_the_budget(folder: Path) -> bool:
     phases_s = next(e for e in events if e["event"] == "phases")["phases_s"]
     assert phases_s["score"] > 0
     return told_s <= phases_s["train"] + 0.5 * phases_s["score"]
+
+
+SLOW_SCORING = """
+import os, sys, time
+from pathlib import Path
+from backend_{name}.evaluate import Evaluator
+from tools.train import script
+real = Evaluator.nats
+def slow(self, x, y):
+    time.sleep(0.2)
+    return real(self, x, y)
+Evaluator.nats = slow
+rank = os.environ.get("RANK", os.environ.get("MLX_RANK"))
+Path("pid" + rank).write_text(str(os.getpid()))
+sys.exit(script("{name}"))
+"""
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize(("line", "step"), [("step:3/6 train_loss", 3), ("stopped: step:6", 6)])
+def test_a_stop_while_one_rank_scores_ends_all(
+    text: Text, tmp_path: Path, name: str, line: str, step: int
+) -> None:
+    """The rank that waits is asked, in a validation and behind training: none waits for ever."""
+    recipe = text.recipe()
+    (tmp_path / "recipe.json").write_text(to_json(recipe))
+    (tmp_path / "train.py").write_text(SLOW_SCORING.format(name=name))
+    launcher = [*LAUNCHERS[name].split(), "2", *BEFORE_SCRIPT[name]]
+    if not Path(launcher[0]).exists():
+        pytest.skip(f"{launcher[0]} is not installed")
+    words = ["train.py", "recipe.json", "--runs", str(tmp_path), "--run-id", "many"]
+    process = subprocess.Popen(
+        [*launcher, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    told = ""
+    for read in process.stdout:
+        told += read
+        if line in read:
+            time.sleep(0.5)
+            os.kill(int((tmp_path / "pid1").read_text()), signal.SIGTERM)
+            break
+    told += process.communicate(timeout=60)[0]
+    state = load_state(tmp_path / "many", recipe.arch)
+    assert state is not None and state["step"] == step, told
+    assert "final_int8" not in told and "RuntimeError" not in told, told

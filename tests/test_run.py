@@ -77,7 +77,7 @@ def test_every_step_is_logged_with_its_progress(runs: dict[str, Any], name: str)
     assert [s["step"] for s in steps] == [1, 2, 3, 4, 5, 6]
     assert [s["progress"] for s in steps] == [i / 6 for i in range(6)]
     phases = next(e for e in events if e["event"] == "phases")["phases_s"]
-    assert set(phases) == {"warmup", "train", "quantize", "compress", "score"}
+    assert set(phases) == {"warmup", "train", "save", "quantize", "compress", "score"}
 
 
 @each_engine

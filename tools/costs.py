@@ -8,7 +8,8 @@ is stored if nothing compresses at all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -63,7 +64,10 @@ HARDWARE = {
     "8xH200": Hardware(8, *_H200, _MEASURED, 141_000_000_000),
     "1xH200": Hardware(1, *_H200, _MEASURED, 141_000_000_000),
     "mac": Hardware(1, 9e12, 0.33, "public logs of M4-class Macs: 2.2 to 4 TFLOP/s reached"),
+    "cpu": Hardware(1, 0.4e12, 0.33, "docs/bench.md, two cores: 0.07 to 0.3 TFLOP/s reached"),
 }
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16, by a part of the name
+STEP_FLOOR_S = 0.003  # launches and the optimizer, however small the model
 
 
 def planned_artifact_bytes(recipe: Recipe, code_bytes: int) -> int:
@@ -171,5 +175,26 @@ def fitting_micro_batch(recipe: Recipe, memory_bytes: int) -> int:
 
 
 def tokens_per_s(recipe: Recipe, hardware: Hardware) -> float:
-    """Training speed, had this recipe the part of the peak that the hardware's row assumes."""
-    return hardware.flops / flops_per_token(recipe.arch)
+    """Training speed, had this recipe the part of the peak that the hardware's row assumes.
+
+    No step takes less than STEP_FLOOR_S.
+    """
+    most = recipe.data.train_batch_tokens / STEP_FLOOR_S
+    return min(hardware.flops / flops_per_token(recipe.arch), most)
+
+
+def hardware_of(device: str, ranks: int) -> Hardware:
+    """What a run's device is taken for, from its name in the log, as cuda:0 or Device(gpu, 0)."""
+    name = "1xH100" if "cuda" in device else "cpu" if "cpu" in device else "mac"
+    return replace(HARDWARE[name], devices=ranks)
+
+
+def usual_hardware(name: str) -> str:
+    """What a recipe of this name is meant for; scaling to a Mac's size puts it into the name."""
+    return "mac" if re.search(r"\bmac-\d+g\b", name) else "8xH100"
+
+
+def peak_flops(device_name: str) -> float | None:
+    """The dense bf16 FLOP/s of a device by its maker's name; None for one that is not known."""
+    known = (flops for part, flops in PEAK_FLOPS.items() if part in device_name)
+    return None if "PCIe" in device_name else next(known, None)

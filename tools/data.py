@@ -25,12 +25,12 @@ from rich.progress import (
 from core.data.documents import input_files
 from core.data.export import (
     check_manifest,
-    data_info,
     read_manifest,
     retokenize,
     tokenize_files,
 )
 from core.data.findings import Finding
+from core.data.info import data_info
 from core.data.shards import SHARD_TOKENS, split_files
 from core.data.tokenizer import open_tokenizer
 from core.data.unfinished import unfinished_folder
@@ -52,7 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.add_argument("inputs", nargs="*", type=Path, help="files or folders")
     make.add_argument("--from-shards", type=Path, metavar="DIR", help="shards in place of inputs")
     make.add_argument("--old-tokenizer", help="what the shards of --from-shards were made with")
-    make.add_argument("--tokenizer", required=True, help="a SentencePiece model")
+    make.add_argument(
+        "--tokenizer",
+        required=True,
+        help="a file, or byte260; a model with the controls of --case transforms the text itself",
+    )
     make.add_argument("--out", required=True, type=Path, help="a new folder")
     make.add_argument("--val-docs", type=int, help="the first N are validation (50,000)")
     make.add_argument("--shard-tokens", type=int, default=SHARD_TOKENS)
@@ -61,12 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.set_defaults(run=run_tokenize)
     check = verbs.add_parser("verify", help="whether shards are what they say; 1 if not")
     check.add_argument("path", type=Path, help="a folder of shards, or one")
-    check.add_argument("--tokenizer", required=True, help="the SentencePiece model of the shards")
+    check.add_argument("--tokenizer", required=True, help="the tokenizer of the shards")
     check.add_argument("--json", action="store_true", help="the findings on stdout")
     check.set_defaults(run=run_verify)
     info = verbs.add_parser("info", help="tokens, documents, bytes and hash")
     info.add_argument("path", type=Path, help="a shard, or a folder of them")
-    info.add_argument("--tokenizer", required=True, help="the SentencePiece model of the shards")
+    info.add_argument("--tokenizer", required=True, help="the tokenizer of the shards")
     info.add_argument("--json", action="store_true", help="one JSON object on stdout")
     info.set_defaults(run=run_info)
 

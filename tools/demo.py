@@ -17,7 +17,8 @@ from core.artifact.container import Artifact, read
 from core.artifact.ledger import CAP_BYTES
 from core.data.documents import read_documents
 from core.data.export import tokenize
-from core.data.tokenizer import SentencePieceTokenizer, open_tokenizer, train_tokenizer
+from core.data.pieces import Tokenizer
+from core.data.tokenizer import open_tokenizer, train_tokenizer
 from core.train.finish import Finished
 from core.train.recipe import Recipe
 from core.train.recipes import demo
@@ -88,7 +89,7 @@ def shortened(recipe: Recipe, seconds: float | None, steps: int | None) -> Recip
 
 def prepare(
     folder: Path, recipe: Recipe, text: list[Path] | None, watch: Stopwatch
-) -> tuple[Recipe, SentencePieceTokenizer]:
+) -> tuple[Recipe, Tokenizer]:
     """Tokenizer and shards in `folder`; the recipe that points at them."""
     source = "your files" if text else "this Python installation"
     with watch.phase("text", f"Gathering English text from {source}."):
@@ -126,7 +127,7 @@ def report(finished: Finished, scores: dict[str, Any], watch: Stopwatch) -> None
     console.print(table)
 
 
-def write_lines(model: Artifact, tokenizer: SentencePieceTokenizer, backend: str) -> None:
+def write_lines(model: Artifact, tokenizer: Tokenizer, backend: str) -> None:
     next_logits, seq_len = open_model(model, tokenizer, backend)
     for prompt in PROMPTS:
         text = continuation(

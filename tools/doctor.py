@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -18,7 +20,8 @@ from typing import Any, Literal
 from tools import blas_shim
 from tools.backends import BACKENDS, installed
 from tools.bootstrap import unsupported
-from tools.environment import variables
+from tools.environment import hub_source, variables
+from tools.published.variants import Source
 from tools.say import print_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +53,8 @@ print(json.dumps(found))
 }
 PROBE_S = 180
 DATA_BYTES = 20_000_000_000  # 80 shards of 200 MB, a tokenizer, and runs
+HUB = "https://huggingface.co"
+HUB_S = 5.0  # that one request may take
 HUB_FLAGS = ("HF_HUB_OFFLINE", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN")
 
 
@@ -64,12 +69,15 @@ class Check:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--online", action="store_true", help=f"ask the Hub too: one request, {HUB_S:.0f} s at most"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    checks = examine(variables())
+    checks = examine(variables(), args.online)
     if args.json:
         print_json({"checks": [asdict(check) for check in checks]})
     else:
@@ -81,14 +89,14 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(check.status == "problem" for check in engines) else 0
 
 
-def examine(environ: Mapping[str, str]) -> list[Check]:
+def examine(environ: Mapping[str, str], online: bool = False) -> list[Check]:
     """Everything, in the order of need."""
     looks: tuple[Callable[[], Check], ...] = (python, codecs, compiler, disk, clock)
     return [
         *(engine(name) for name in BACKENDS),
         *(look() for look in looks),
         blas(environ),
-        hub(environ),
+        reached(environ) if online else hub(environ),
     ]
 
 
@@ -199,13 +207,41 @@ def clock() -> Check:
 
 def hub(environ: Mapping[str, str]) -> Check:
     """What the environment says about the Hub. It is not contacted, and no token is shown."""
-    flags = [
-        f"{name}={'(set)' if name == 'HF_TOKEN' else environ[name]}"
-        for name in HUB_FLAGS
-        if environ.get(name)
-    ]
-    found = f"not contacted; {', '.join(flags) or 'no HF_ variables'}"
+    found = f"not contacted (--online asks it); {flags(environ)}"
     if environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
         mend = "unset HF_HUB_OFFLINE to download data; what is there works without"
         return Check(name="hub", status="note", found=found, mend=mend)
     return Check(name="hub", status="ok", found=found)
+
+
+def flags(environ: Mapping[str, str]) -> str:
+    """The variables that huggingface_hub reads; a token is not shown."""
+    found = [
+        f"{name}={'(set)' if name == 'HF_TOKEN' else environ[name]}"
+        for name in HUB_FLAGS
+        if environ.get(name)
+    ]
+    return ", ".join(found) or "no HF_ variables"
+
+
+def reached(environ: Mapping[str, str]) -> Check:
+    """Whether the Hub answers for the task's data: one request, without the token."""
+    source = Source(**hub_source(environ))
+    where = f"{environ.get('HF_ENDPOINT') or HUB}/api/datasets/{source.repo_id}"
+    started = time.perf_counter()
+    try:
+        request = urllib.request.Request(where, headers={"User-Agent": "golf-doctor"})
+        with urllib.request.urlopen(request, timeout=HUB_S) as answer:
+            told, status = f"HTTP {answer.status}", answer.status
+    except urllib.error.HTTPError as error:
+        told, status = f"HTTP {error.code}", error.code
+    except (OSError, ValueError) as error:
+        told, status = str(getattr(error, "reason", error)), 0
+    seconds = time.perf_counter() - started
+    found = f"{where}: {told} in {seconds:.1f} s; {flags(environ)}"
+    if status == 200:
+        return Check(name="hub", status="ok", found=found)
+    mend = "try another network, or HF_ENDPOINT=https://... of a mirror"
+    if status in (401, 403, 404):
+        mend = "look at MATCHED_FINEWEB_REPO_ID, and whether the repository asks for a token"
+    return Check(name="hub", status="note", found=found, mend=mend)

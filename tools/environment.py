@@ -119,6 +119,7 @@ SCRIPT_DEFAULTS = {  # of the MLX script, where they differ from the baseline's
     "mlx": {"VAL_LOSS_EVERY": "0", "MLX_MAX_MICROBATCH_TOKENS": "8192"},
 }
 KNOWN = {row.name: row for row in (*VARIABLES, *FROM_RECORDS)}
+PLACES = ("DATA_PATH", "TOKENIZER_PATH", "SEED", "RUN_ID", "OUT_DIR")  # of any command, old or not
 # Everyday names that are near a known one, or belong to another program.
 _ORDINARY = re.compile(
     r"(CUDA|MLX|OMP|MKL|LC|CONDA|NCCL|TORCH|PYTORCH|HF|XDG|SLURM|SM|GIT|SSH|NVIDIA)_|MODEL_DIR$"
@@ -150,6 +151,11 @@ def read(environ: Mapping[str, str]) -> Values:
     return {name: _typed(row, environ[name]) for name, row in KNOWN.items() if environ.get(name)}
 
 
+def old_command(values: Values) -> str | None:
+    """The first variable that only an old command sets; None where there are but places."""
+    return next((name for name in values if name not in PLACES), None)
+
+
 def option(values: Values, name: str) -> str | None:
     """What stands for the command-line option `name`, as --run-id."""
     found = [values[row.name] for row in VARIABLES if row.reaches == name and row.name in values]
@@ -163,11 +169,10 @@ def remarks(environ: Mapping[str, str], settled: Recipe) -> list[str]:
     if environ.get(idle := "EMBED_LR" if tied else "TIED_EMBED_LR"):
         said.append(f"{idle} has no effect: the embedding is {'' if tied else 'not '}tied")
     falls = schedule.warmdown_unit == "steps" and schedule.warmdown > schedule.steps
-    if environ.get("ITERATIONS") and falls:
+    if environ.get("ITERATIONS") and falls and not schedule.budget_s:  # else by the clock alone
         said.append(
             f"the rates fall from the first step on: schedule.warmdown is {schedule.warmdown:g} "
-            f"steps, the run {schedule.steps}. Under a time limit the reference script lets them "
-            f"fall by the clock alone; WARMDOWN_ITERS=0 holds them"
+            f"steps, the run {schedule.steps}, without a time limit; WARMDOWN_ITERS=0 holds them"
         )
     return said + _without_effect(environ)
 

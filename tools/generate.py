@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from core.arch.noise import stream_of, uniform
 from core.artifact.container import Artifact, weights
-from core.data.tokenizer import SentencePieceTokenizer, open_tokenizer
+from core.data.pieces import Tokenizer
+from core.data.tokenizer import open_tokenizer
 from core.score.scoring import require_vocabulary
 from tools.artifact import open_artifact
 from tools.backends import add_backend, choose, load
@@ -58,9 +59,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def open_model(
-    artifact: Artifact, tokenizer: SentencePieceTokenizer, backend: str
-) -> tuple[NextLogits, int]:
+def open_model(artifact: Artifact, tokenizer: Tokenizer, backend: str) -> tuple[NextLogits, int]:
     """The artifact's model in fp32, and its context length."""
     if artifact.spec is None:
         raise ValueError("the artifact names no ModelSpec, so there is no model to run")
@@ -72,7 +71,7 @@ def open_model(
 
 def continuation(
     next_logits: NextLogits,
-    tokenizer: SentencePieceTokenizer,
+    tokenizer: Tokenizer,
     prompt: str,
     *,
     seq_len: int,

@@ -9,6 +9,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stderr
+from io import StringIO
 from types import ModuleType
 
 from tools import (
@@ -30,6 +32,7 @@ from tools import (
     train,
     unpack,
 )
+from tools.environment import leads, variables
 from tools.say import UsageError, complain
 
 VERBS: dict[str, ModuleType] = {
@@ -73,8 +76,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def guarded(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
-    """Parse and run; an error becomes a sentence, unless --debug."""
-    args = parsed(top, arguments)
+    """Parse and run; an error becomes a sentence, unless --debug. Of several ranks one says it."""
+    first = leads(variables())
+    with nullcontext() if first else redirect_stderr(StringIO()):
+        args = parsed(top, arguments)
     try:
         code: int = args.run(args)
     except KeyboardInterrupt:
@@ -85,7 +90,8 @@ def guarded(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
     except (ValueError, OSError, ImportError) as error:
         if args.debug:
             raise
-        complain(str(error))
+        if first:
+            complain(str(error))
         return 2 if isinstance(error, UsageError) else 1
     return code
 

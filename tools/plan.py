@@ -25,6 +25,7 @@ from tools.costs import (
     role_bytes,
     state_bytes,
     tokens_per_s,
+    usual_hardware,
 )
 from tools.recipes import add_recipe, add_scale, settle
 from tools.say import note, print_fields, print_json
@@ -43,7 +44,9 @@ RANGE = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser, "baseline")
     add_scale(parser)
-    parser.add_argument("--hardware", choices=HARDWARE, default="8xH100", help="default: 8xH100")
+    parser.add_argument(
+        "--hardware", choices=HARDWARE, help="default: 8xH100; mac for mac- recipes"
+    )
     parser.add_argument("--usd-per-hour", type=float, help="of the hardware, for the cost")
     parser.add_argument(
         "--fit", choices=FITTED, help="the largest value of this field whose artifact fits the cap"
@@ -55,11 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     recipe = settle(args.words, "torch", {}, scale=args.scale).recipe
+    hardware = args.hardware or usual_hardware(recipe.name)
     fitted = None
     if args.fit is not None:
         recipe = fit(recipe, args.fit, code_bytes(recipe))
         fitted = {"field": f"arch.{args.fit}", "value": getattr(recipe.arch, args.fit)}
-    fields = plan(recipe, args.hardware, args.usd_per_hour)
+    fields = plan(recipe, hardware, args.usd_per_hour)
     if fitted is not None:
         fields["fit"] = fitted
     if args.json:

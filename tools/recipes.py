@@ -39,6 +39,7 @@ class Settled:
     """What a command line and the environment come to."""
 
     recipe: Recipe
+    base: Recipe  # whose own every other value is
     origins: tuple[Change, ...]  # each value that is not the named recipe's
     notes: tuple[str, ...]  # sentences for the user
     run_id: str | None  # the environment's
@@ -100,6 +101,7 @@ def settle(
             recipe = with_changes(base, [change.word for change in given.values()])
     return Settled(
         recipe=recipe,
+        base=base,
         origins=tuple(given.values()),
         notes=(*environment.remarks(environ, recipe), *_chosen(recipe, why, memory_bytes)),
         run_id=environment.option(values, "--run-id"),
@@ -142,14 +144,14 @@ def _load(name: str) -> Recipe:
 
 
 def _base(
-    name: str | None, backend: str, values: Iterable[str], memory_bytes: int | None
+    name: str | None, backend: str, values: environment.Values, memory_bytes: int | None
 ) -> tuple[Recipe, str]:
     """The recipe that everything else changes, and why it, if nobody named it."""
     if name is not None:
         return _load(name), ""
     if backend == "torch":
         return baseline(), ""
-    if first := next(iter(values), None):
+    if first := environment.old_command(values):
         return baseline(), f"{first} is set: an old command, so its recipe is baseline"
     if memory_bytes is None:
         return small(), "not a Mac, so the recipe is small; name another, as mac-16g or baseline"
@@ -182,7 +184,8 @@ def _from_environment(
     base: Recipe, typed: Sequence[str], values: environment.Values, script: str
 ) -> list[Change]:
     """An old command's changes; what its script would do by itself is among them."""
-    defaults = environment.read(environment.SCRIPT_DEFAULTS.get(script, {})) if values else {}
+    own_values = environment.SCRIPT_DEFAULTS.get(script, {})
+    defaults = environment.read(own_values) if environment.old_command(values) else {}
     found = translated(defaults | values, base, typed)
     own = defaults.keys() - values.keys()
     return [

@@ -27,7 +27,7 @@ Place = Callable[[Task], Path]  # where the state of a scoring is kept
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artifact", type=Path, help="a model.bin")
     parser.add_argument("--data", required=True, help="folder of shards")
-    parser.add_argument("--tokenizer", required=True, help="the SentencePiece model of the shards")
+    parser.add_argument("--tokenizer", required=True, help="the tokenizer of the shards")
     add_backend(parser)
     parser.add_argument("--precision", choices=("fp32", "cast", "autocast"), default="fp32")
     parser.add_argument("--batch", type=int, default=BATCH, help="windows a forward pass")
@@ -49,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "weights.q_gain=1.0; may be given again",
     )
     parser.add_argument(
+        "--allow-lossy",
+        action="store_true",
+        help="score a tokenizer that loses text (no byte fallback, case folding): every number "
+        "says lossy",
+    )
+    parser.add_argument(
         "--resume",
         type=Path,
         metavar="FILE",
@@ -60,7 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        settings = Score(batch=args.batch, limit_tokens=args.limit_tokens, subset=args.subset)
+        settings = Score(
+            batch=args.batch,
+            limit_tokens=args.limit_tokens,
+            subset=args.subset,
+            allow_lossy=args.allow_lossy,
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
     fields = score_artifact(
@@ -103,6 +114,7 @@ def score_artifact(
         settings.limit_tokens,
         settings.subset,
         model.spec.seq_len,
+        settings.allow_lossy,
     )
     job = Job(
         artifact=artifact,
@@ -135,6 +147,9 @@ class Job:
     @property
     def subset(self) -> str | None:
         return None if self.validation.subset is None else self.validation.subset.name
+
+    def label(self) -> str:
+        return label(self.subset, self.model.changes, bool(self.validation.lossy))
 
     def described(self) -> dict[str, Any]:
         """How, as fields of the result."""
@@ -183,7 +198,7 @@ def perform(job: Job, place: Place | None) -> tuple[Scored, float, int]:
         tally = keeper.stopped_at(tally, len(job.validation.stream))
     resumed_targets = tally.targets
     of_targets = sum(window.count for window in job.validation.windows(seq_len))
-    with Progress(of_targets, label(job.subset, model.changes)) as progress, keeper:
+    with Progress(of_targets, job.label()) as progress, keeper:
 
         def after(tally: Tally) -> None:
             progress(tally)
@@ -194,10 +209,11 @@ def perform(job: Job, place: Place | None) -> tuple[Scored, float, int]:
     return scored, keeper.seconds(), resumed_targets
 
 
-def label(subset: str | None, changes: Sequence[str]) -> str:
+def label(subset: str | None, changes: Sequence[str], lossy: bool) -> str:
     """What must stand beside a score that is not the model's own of the whole split."""
     parts = [f"subset {subset}"] if subset else []
     parts += [f"modified: {', '.join(changes)}"] if changes else []
+    parts += ["lossy"] if lossy else []
     return f" ({'; '.join(parts)})" if parts else ""
 
 
@@ -211,11 +227,12 @@ def readable(fields: dict[str, Any]) -> dict[str, Any]:
         if low is not None:
             reach = f"the full split's val_bpb is within {low:.4f} and {high:.4f} (95 %)"
         told = f"{told}, {reach}"
-    said = label(subset and subset["name"], fields["modified"])
+    said = label(subset and subset["name"], fields["modified"], bool(fields["lossy"]))
     scores = {
         name: f"{fields[name]:.8f}{said}"
         for name in ("val_loss", "val_bpb", "val_bpb_raw")
         if fields[name] is not None
     }
     lists = {name: ", ".join(fields[name]) or "none" for name in ("modified", "dropped")}
-    return {**fields, **scores, **lists, "subset": told or "none: the full split"}
+    told = told or "none: the full split"
+    return {**fields, **scores, **lists, "subset": told, "lossy": fields["lossy"] or "no"}

@@ -22,14 +22,14 @@ TELL_AFTER_S = 3.0  # plain lines: the first after this, then one for every twen
 
 
 class Keeper:
-    """Saves the tally every so often, and at Ctrl-C once the batch at hand is added up."""
+    """Saves the tally every so often, and at Ctrl-C or SIGTERM once the batch is added up."""
 
     def __init__(self, path: Path | None = None, task: Task | None = None) -> None:
         self.path = path
         self.task = task or {}
         self.started = self.saved = time.perf_counter()
-        self.interrupted = False
-        self.handler: Any = None
+        self.interrupted = 0  # the signal's number
+        self.handlers: dict[int, Any] = {}
 
     def stopped_at(self, empty: Tally, num_tokens: int) -> Tally:
         """Where an earlier scoring stopped; the tally as it is where there was none."""
@@ -45,17 +45,20 @@ class Keeper:
 
     def __enter__(self) -> Keeper:
         if self.path is not None:
-            self.handler = signal.signal(signal.SIGINT, self.interrupt)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.handlers[number] = signal.signal(number, self.interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.handler is not None:
-            signal.signal(signal.SIGINT, self.handler)
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
 
     def __call__(self, tally: Tally) -> None:
         """After a batch."""
         if self.interrupted or time.perf_counter() - self.saved >= SAVE_EVERY_S:
             self.save(tally)
+        if self.interrupted == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
         if self.interrupted:
             raise KeyboardInterrupt
 
@@ -74,13 +77,13 @@ class Keeper:
                 note(f"{tally.targets:,} scored targets kept in {self.path}: run it again to go on")
 
     def interrupt(self, signum: int, frame: FrameType | None) -> None:
-        """The first Ctrl-C waits for the batch, half of which cannot be kept; the second does not.
+        """The first signal waits for the batch, half of which cannot be kept; Ctrl-C then ends it.
 
         It writes past Python's buffers, which may be in the middle of a line of their own.
         """
-        self.interrupted = True
+        self.interrupted = signum
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.write(2, b"\nstopping behind this batch, to keep what is done; again: at once\n")
+        os.write(2, b"\nstopping behind this batch, to keep what is done; Ctrl-C again: at once\n")
 
     def seconds(self) -> float:
         """Spent on this scoring, before and now."""

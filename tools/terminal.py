@@ -24,6 +24,7 @@ class Terminal:
         self.quiet = quiet
         self.val_bpb: float | None = None
         self.subset: dict[str, Any] | None = None
+        self.lossy = False
         console = Console(stderr=True)
         self.live = Live(console=console, transient=True, auto_refresh=False)
         self.shows_live = console.is_terminal
@@ -42,6 +43,7 @@ class Terminal:
         if "val_bpb" in fields:
             self.val_bpb = fields["val_bpb"]
             self.subset = fields["subset"]
+            self.lossy = bool(fields["lossy"])
         if kind in ("stop", "stopping_early") and self.quiet:
             note("Scoring, packing, and scoring the packed file.")
         line = log_line(kind, fields)
@@ -52,7 +54,9 @@ class Terminal:
 
     def status(self, step: dict[str, Any]) -> str:
         """val BPB, bytes left under the cap, seconds left, tokens per second."""
-        part = f" (subset {self.subset['name']})" if self.subset else ""
+        said = [f"subset {self.subset['name']}"] if self.subset else []
+        said += ["lossy"] if self.lossy else []
+        part = f" ({'; '.join(said)})" if said else ""
         bpb = "" if self.val_bpb is None else f"val BPB {self.val_bpb:.4f}{part}  "
         return (
             f"{step['progress']:4.0%}  step {step['step']}  {bpb}"

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from core.arch.params import flops_per_token
 from core.artifact.ledger import CAP_BYTES
 from core.data.documents import Sample, read_documents
+from core.data.pieces import Tokenizer
 from core.data.survey import kinds, survey, unused, why_inexact
 from core.data.token_bytes import byte_table, check_table
-from core.data.tokenizer import SentencePieceTokenizer, open_tokenizer, train_tokenizer
+from core.data.tokenizer import open_tokenizer, train_tokenizer
+from core.train.recipes import baseline
 from tools.say import UsageError, note, print_fields, print_json
 
 TRAIN_BYTES = 500_000_000  # the trainer holds about seven times as much
@@ -117,7 +121,7 @@ def run_compare(args: argparse.Namespace) -> int:
     return 0
 
 
-def described(tokenizer: SentencePieceTokenizer, model_dim: int) -> dict[str, Any]:
+def described(tokenizer: Tokenizer, model_dim: int) -> dict[str, Any]:
     """A tokenizer without any text."""
     why = why_inexact(tokenizer)
     return {
@@ -132,7 +136,7 @@ def described(tokenizer: SentencePieceTokenizer, model_dim: int) -> dict[str, An
     }
 
 
-def tried(tokenizer: SentencePieceTokenizer, documents: Iterable[str]) -> dict[str, Any]:
+def tried(tokenizer: Tokenizer, documents: Iterable[str]) -> dict[str, Any]:
     found = survey(tokenizer, documents)
     if not found.documents:
         raise ValueError("no documents in the text; name files that hold some")
@@ -161,9 +165,15 @@ def embedding(vocab_size: int, model_dim: int) -> dict[str, Any]:
     }
 
 
-def _row(tokenizer: SentencePieceTokenizer, args: argparse.Namespace) -> dict[str, Any]:
+def relative_speed(vocab_size: int) -> float:
+    """Of the baseline with this vocabulary, to the baseline's own: a larger head is slower."""
+    spec = baseline().arch
+    return flops_per_token(spec) / flops_per_token(replace(spec, vocab_size=vocab_size))
+
+
+def _row(tokenizer: Tokenizer, args: argparse.Namespace) -> dict[str, Any]:
     found = survey(tokenizer, _documents(args, measured=True))
-    tokens_seen = args.tokens_per_s * TASK_S
+    tokens_seen = args.tokens_per_s * relative_speed(tokenizer.vocab_size) * TASK_S
     return {
         "name": tokenizer.name,
         "vocab_size": tokenizer.vocab_size,
@@ -189,7 +199,7 @@ def _check_named(words: list[str]) -> None:
             raise UsageError(f"{word}: neither a .model file that exists nor a number of pieces")
 
 
-def _named(word: str, folder: Path, args: argparse.Namespace) -> SentencePieceTokenizer:
+def _named(word: str, folder: Path, args: argparse.Namespace) -> Tokenizer:
     if not word.isdigit():
         return open_tokenizer(word)
     note(f"training {int(word):,} pieces")
@@ -201,9 +211,10 @@ def _named(word: str, folder: Path, args: argparse.Namespace) -> SentencePieceTo
 
 
 def _assumed(args: argparse.Namespace) -> dict[str, str]:
-    speed = f"{args.tokens_per_s:,.0f} tokens/s whatever the vocabulary"
+    speed = f"{args.tokens_per_s:,.0f} tokens/s with 1,024 pieces"
     if args.tokens_per_s == BASELINE_TOKENS_PER_S:
-        speed += " (the baseline's with 1,024 pieces on 8xH100; a larger head is slower)"
+        speed += " (the baseline's on 8xH100)"
+    speed += "; with others by the FLOPs of the baseline with so large a head"
     return {
         "speed": speed,
         "embedding": f"tied, model_dim {args.model_dim}, int8 rows, before compression; "

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from core.score.subsets import choose_subset
+from core.train.events import log_resolved
 from core.train.finish import Finished
 from core.train.keeper import Keeper, Stopped
 from core.train.recipe import Recipe, recipe_hash
 from core.train.run_folder import RunFolder
 from tools.backends import add_backend, choose, load
-from tools.bundling import code_bytes
-from tools.costs import planned_artifact_bytes
+from tools.bundling.script import code_bytes
+from tools.costs import hardware_of, planned_artifact_bytes, tokens_per_s
 from tools.environment import Change, leads, variables
 from tools.recipes import DEFAULTS, add_recipe, add_size, mac_memory_bytes, settle
 from tools.resume import (
@@ -64,12 +65,15 @@ def run(args: argparse.Namespace) -> int:
             note(sentence)
     recipe, runs = settled.recipe, Path(args.runs or settled.runs or "runs")
     stem = settled.run_id or f"{recipe.name}-{recipe_hash(recipe)[:8]}-{backend}"
-    going_on = args.run_id or (unfinished(runs, stem) if args.resume else None)
+    nameless = None if settled.run_id else recipe
+    going_on = args.run_id or (unfinished(runs, stem, nameless) if args.resume else None)
     folder = RunFolder(runs, going_on or free_run_id(runs, stem))
     keeper = keeper_of(args, folder, recipe)
     try:
         with stopping_on_signals(keeper):
-            finished = train(recipe, backend, folder, origins=settled.origins, keeper=keeper)
+            finished = train(
+                recipe, backend, folder, base=settled.base, origins=settled.origins, keeper=keeper
+            )
     except Stopped as stopped:
         return tell_stopped(stopped, folder)
     return 0 if finished is None or finished.ledger.fits else 1
@@ -80,20 +84,21 @@ def train(
     backend: str,
     folder: RunFolder,
     quiet: bool = False,
+    base: Recipe | None = None,
     origins: Sequence[Change] = (),
     keeper: Keeper | None = None,
 ) -> Finished | None:
-    """The whole run; None on a rank that does not write. `origins` are logged before it."""
+    """The whole run; None on a rank that does not write. `origins`: what is not as in `base`."""
     own_bytes = code_bytes(recipe)
     keeper = keeper or Keeper(folder, time.perf_counter)
     with Terminal(recipe, planned_artifact_bytes(recipe, own_bytes), quiet) as terminal:
-        journal = Journal(recipe, folder, terminal, origins, goes_on=keeper.snapshot is not None)
+        journal = Journal(recipe, folder, terminal, base, origins, goes_on=keeper.goes_on)
         finished: Finished | None = load(backend, "loop").train(
             recipe, own_bytes, time.perf_counter, journal, keeper
         )
     if finished is not None:
-        folder.save_weights(finished.weights)
         folder.save_model(finished.model)
+        keeper.forget()
     return finished
 
 
@@ -105,12 +110,14 @@ class Journal:
         recipe: Recipe,
         folder: RunFolder,
         terminal: Callable[..., None],
+        base: Recipe | None = None,
         origins: Sequence[Change] = (),
         goes_on: bool = False,
     ) -> None:
         self.goes_on = goes_on
         self.recipe = recipe
         self.folder = folder
+        self.base = base or recipe
         self.origins = origins
         self.listeners = (folder.log, terminal, ScoringEta(recipe))
 
@@ -119,6 +126,7 @@ class Journal:
             (self.folder.reopen if self.goes_on else self.folder.create)(self.recipe)
             for change in self.origins:
                 self._send("origin", **change._asdict())
+            log_resolved(self._send, self.recipe, self.base)
         self._send(kind, **fields)
 
     def _send(self, kind: str, **fields: Any) -> None:
@@ -127,9 +135,10 @@ class Journal:
 
 
 class ScoringEta:
-    """Says early how long scoring will take, from the speed of the first steps.
+    """Says how long scoring will take: before training as planned, then from the first steps.
 
-    A forward pass costs a third of a step's FLOPs; one rank scores, before and after packing.
+    A forward pass costs a third of a step's FLOPs; one rank scores, in every validation, and
+    before and after packing.
     """
 
     TOLD_FROM_S = 60.0
@@ -147,16 +156,30 @@ class ScoringEta:
             )
             self.targets = tokens - 1 if subset is None else subset.targets
             self.ranks = fields["world_size"]
+            hardware = hardware_of(fields["device"], self.ranks)
+            self._tell(tokens_per_s(self.recipe, hardware), "planned, before the first step")
         if kind == "step" and fields["step"] == min(10, fields["steps"]):
-            seconds = self.seconds(fields["tokens_per_s"])
-            if seconds >= self.TOLD_FROM_S:
-                note(
-                    f"scoring {self.targets:,} targets before and after packing will take about "
-                    f"{seconds / 60:.0f} min (estimated at three times the training's speed)"
-                )
+            self._tell(fields["tokens_per_s"], "estimated at three times the training's speed")
+
+    def _tell(self, tokens_per_s: float, how: str) -> None:
+        seconds, between = self.seconds(tokens_per_s), self.validations(tokens_per_s)
+        if seconds >= self.TOLD_FROM_S:
+            on_the_way = f"{between} times on the way and " if between else ""
+            note(
+                f"scoring {self.targets:,} targets {on_the_way}before and after packing will take "
+                f"about {seconds / 60:,.0f} min ({how})"
+            )
+
+    def validations(self, tokens_per_s: float) -> int:
+        """Scorings before the last step: by the number of steps, or of those that fit."""
+        schedule, every = self.recipe.schedule, self.recipe.score.val_every_steps
+        step_s = self.recipe.data.train_batch_tokens / tokens_per_s
+        fit = int(schedule.budget_s / step_s) if schedule.budget_s else schedule.steps
+        return max(min(schedule.steps, fit) - 1, 0) // every if every else 0
 
     def seconds(self, tokens_per_s: float) -> float:
-        return 2 * self.targets * self.ranks / (3 * tokens_per_s)
+        scorings = 2 + self.validations(tokens_per_s)
+        return scorings * self.targets * self.ranks / (3 * tokens_per_s)
 
 
 def free_run_id(runs: Path, stem: str) -> str:

@@ -11,9 +11,9 @@ from itertools import islice
 import numpy as np
 
 from core.data.documents import Block
+from core.data.pieces import Tokenizer
 from core.data.shards import Split, Tokens
 from core.data.token_bytes import spill
-from core.data.tokenizer import SentencePieceTokenizer
 
 COUNTED = ("documents", "tokens", "raw_bytes", "normalised_bytes", "changed_documents")
 NOTHING = np.empty(0, np.uint16)
@@ -82,9 +82,8 @@ def assigned(sources: Iterable[Source], val_docs: int) -> Iterator[Work]:
         first += documents
 
 
-def text_encoder(name: str, model: bytes) -> Callable[[Work], list[Part]]:
+def text_encoder(tokenizer: Tokenizer) -> Callable[[Work], list[Part]]:
     """Work whose source has texts."""
-    tokenizer = SentencePieceTokenizer(name, model)
 
     def encode(work: Work) -> list[Part]:
         assert not isinstance(work.source, Run)
@@ -93,18 +92,17 @@ def text_encoder(name: str, model: bytes) -> Callable[[Work], list[Part]]:
     return encode
 
 
-def run_encoder(old: tuple[str, bytes], new: tuple[str, bytes]) -> Callable[[Work], list[Part]]:
+def run_encoder(old: Tokenizer, new: Tokenizer) -> Callable[[Work], list[Part]]:
     """Work whose source is a Run of the old tokenizer's tokens."""
-    before, after = SentencePieceTokenizer(*old), SentencePieceTokenizer(*new)
 
     def encode(work: Work) -> list[Part]:
         assert isinstance(work.source, Run)
-        return _parts(work, _decoded(work, before), after)
+        return _parts(work, _decoded(work, old), new)
 
     return encode
 
 
-def _decoded(work: Work, tokenizer: SentencePieceTokenizer) -> Iterator[str]:
+def _decoded(work: Work, tokenizer: Tokenizer) -> Iterator[str]:
     assert isinstance(work.source, Run)
     tokens = work.source.tokens
     starts = np.union1d([0], np.flatnonzero(tokens == tokenizer.bos_id))
@@ -117,7 +115,7 @@ def _decoded(work: Work, tokenizer: SentencePieceTokenizer) -> Iterator[str]:
         yield tokenizer.decode(document)
 
 
-def _parts(work: Work, texts: Iterator[str], tokenizer: SentencePieceTokenizer) -> list[Part]:
+def _parts(work: Work, texts: Iterator[str], tokenizer: Tokenizer) -> list[Part]:
     val, train = list(islice(texts, work.val)), list(texts)
     parts = []
     if val:
@@ -127,7 +125,7 @@ def _parts(work: Work, texts: Iterator[str], tokenizer: SentencePieceTokenizer) 
     return parts
 
 
-def _part(split: Split, texts: list[str], tokenizer: SentencePieceTokenizer, work: Work) -> Part:
+def _part(split: Split, texts: list[str], tokenizer: Tokenizer, work: Work) -> Part:
     counts = np.zeros(len(COUNTED), np.int64)
     tokens: list[Tokens] = []
     sidecar: list[Tokens] = []
@@ -147,11 +145,11 @@ def _part(split: Split, texts: list[str], tokenizer: SentencePieceTokenizer, wor
     return Part(split, np.concatenate(tokens), joined, tuple(counts.tolist()), digests)
 
 
-def _after_bos(ids: Tokens, tokenizer: SentencePieceTokenizer) -> Tokens:
+def _after_bos(ids: Tokens, tokenizer: Tokenizer) -> Tokens:
     return np.concatenate([np.array([tokenizer.bos_id], np.uint16), ids])
 
 
-def _with_bytes(text: str, tokenizer: SentencePieceTokenizer, where: str) -> tuple[Tokens, Tokens]:
+def _with_bytes(text: str, tokenizer: Tokenizer, where: str) -> tuple[Tokens, Tokens]:
     """A document's tokens and their sidecar; text without tokens puts its bytes on its BOS."""
     ids, raw_bytes = tokenizer.encode(text)
     bos_bytes = 0 if ids.size else len(text.encode("utf-8"))

@@ -1,41 +1,33 @@
-"""Documents to a folder of shards with byte sidecar, counts and hashes; and what a folder holds."""
+"""Documents to a folder of shards with byte sidecar, counts and hashes."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
-
-import numpy as np
+from typing import Any
 
 from core.data.documents import read_blocks
 from core.data.encode import Part, Texts, Work, assigned, run_encoder, text_encoder
+from core.data.pieces import Tokenizer
 from core.data.runs import document_runs
 from core.data.shards import (
     SHARD_TOKENS,
     Split,
-    TokenStream,
-    check_tokens,
-    open_shard,
-    open_sidecar,
-    open_split,
     sidecar_files,
     split_files,
 )
 from core.data.token_bytes import byte_table
-from core.data.tokenizer import SentencePieceTokenizer
-from core.data.unfinished import DECODED, MANIFEST, ORIGINAL, Unfinished, sha256_of
+from core.data.unfinished import DECODED, MANIFEST, ORIGINAL, Unfinished
 from core.data.workers import in_order
-
-BLOCK_TOKENS = 1 << 22
 
 Progress = Callable[[int, int], None]  # hears bytes read and documents done
 
 
 def tokenize(
     documents: Iterable[str],
-    tokenizer: SentencePieceTokenizer,
+    tokenizer: Tokenizer,
     folder: Path,
     *,
     val_docs: int,
@@ -49,13 +41,13 @@ def tokenize(
     works = assigned((Texts([text]) for text in documents), _at_least_0(val_docs))
     job = {"shard_tokens": shard_tokens}
     with Unfinished(folder, job, resumable=False) as export:
-        encode = (text_encoder, (tokenizer.name, tokenizer.model))
+        encode = (text_encoder, (tokenizer,))
         return _written(export, works, encode, 1, _from_documents(tokenizer, shard_tokens))
 
 
 def tokenize_files(
     paths: Sequence[Path],
-    tokenizer: SentencePieceTokenizer,
+    tokenizer: Tokenizer,
     folder: Path,
     *,
     val_docs: int,
@@ -76,15 +68,15 @@ def tokenize_files(
         "shard_tokens": shard_tokens,
     }
     with Unfinished(folder, job, resumable=True) as export:
-        encode = (text_encoder, (tokenizer.name, tokenizer.model))
+        encode = (text_encoder, (tokenizer,))
         fields = _from_documents(tokenizer, shard_tokens)
         return _written(export, works, encode, workers, fields, progress)
 
 
 def retokenize(
     source: Path,
-    old: SentencePieceTokenizer,
-    tokenizer: SentencePieceTokenizer,
+    old: Tokenizer,
+    tokenizer: Tokenizer,
     folder: Path,
     *,
     shard_tokens: int = SHARD_TOKENS,
@@ -97,6 +89,7 @@ def retokenize(
     is no sidecar, since the original bytes are not in the shards.
     """
     _check_source(source, old)
+    _check_target(tokenizer)
     works = _work_of_shards(source, old)
     job = {"from": old.sha256, "tokenizer": tokenizer.sha256, "shard_tokens": shard_tokens}
     fields = {
@@ -105,7 +98,7 @@ def retokenize(
         "decoded_with": _describe(old),
     }
     with Unfinished(folder, job, resumable=True) as export:
-        encode = (run_encoder, ((old.name, old.model), (tokenizer.name, tokenizer.model)))
+        encode = (run_encoder, (old, tokenizer))
         return _written(export, works, encode, workers, fields, progress)
 
 
@@ -124,18 +117,26 @@ def _written(
     return export.finish(fields)
 
 
-def _check_source(source: Path, old: SentencePieceTokenizer) -> None:
+def _check_source(source: Path, old: Tokenizer) -> None:
     manifest = read_manifest(source)
     if manifest is not None and "tokenizer" in manifest:
         check_manifest(manifest, old)
-    if byte_table(old).needs_sidecar:
+    if byte_table(old).needs_sidecar and old.transform is None:
         raise ValueError(
             f"{old.name}: its text was transformed before it was encoded (private-use symbols), so "
             "decoding does not give the documents back; tokenize the original documents"
         )
 
 
-def _work_of_shards(source: Path, old: SentencePieceTokenizer) -> Iterator[Work]:
+def _check_target(tokenizer: Tokenizer) -> None:
+    if byte_table(tokenizer).needs_sidecar:
+        raise ValueError(
+            f"{tokenizer.name}: text for it is transformed, so its bytes are told by a sidecar of "
+            "the original documents alone, which shards cannot give; tokenize the documents"
+        )
+
+
+def _work_of_shards(source: Path, old: Tokenizer) -> Iterator[Work]:
     """Validation first; a split may be absent, not both."""
     both: tuple[Split, ...] = ("val", "train")
     present = [split for split in both if split_files(source, split)]
@@ -153,13 +154,14 @@ def _at_least_0(val_docs: int) -> int:
     return val_docs
 
 
-def _from_documents(tokenizer: SentencePieceTokenizer, shard_tokens: int) -> dict[str, Any]:
+def _from_documents(tokenizer: Tokenizer, shard_tokens: int) -> dict[str, Any]:
     made_with = {"tokenizer": _describe(tokenizer), "shard_tokens": shard_tokens}
     return {**made_with, "text": ORIGINAL}
 
 
-def _describe(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
-    return {name: getattr(tokenizer, name) for name in ("name", "vocab_size", "bos_id", "sha256")}
+def _describe(tokenizer: Tokenizer) -> dict[str, Any]:
+    fields = {name: getattr(tokenizer, name) for name in ("name", "vocab_size", "bos_id", "sha256")}
+    return fields if tokenizer.transform is None else {**fields, "transform": tokenizer.transform}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -176,7 +178,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def check_manifest(manifest: dict[str, Any], tokenizer: SentencePieceTokenizer) -> None:
+def check_manifest(manifest: dict[str, Any], tokenizer: Tokenizer) -> None:
     """Raise ValueError unless the shards were made with this very tokenizer, by its hash."""
     made_with = manifest.get("tokenizer")
     if not isinstance(made_with, dict) or "sha256" not in made_with:
@@ -189,50 +191,29 @@ def check_manifest(manifest: dict[str, Any], tokenizer: SentencePieceTokenizer) 
             f"(sha256 {str(made_with['sha256'])[:12]}), this is {tokenizer.name} "
             f"({tokenizer.sha256[:12]}); set data.tokenizer to the former or tokenize again"
         )
+    if made_with.get("transform") != tokenizer.transform:
+        raise ValueError(
+            f"the shards hold text under the transform {made_with.get('transform')}, "
+            f"{tokenizer.name} gives text under {tokenizer.transform}; tokenize the documents again"
+        )
 
 
-def data_info(path: Path, tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
-    """Counts and hash of one shard, or of each split that a folder holds."""
-    if not path.is_dir():
-        return _shard_info(path, tokenizer)
-    present = [split for split in get_args(Split) if split_files(path, split)]
-    found = {}
-    for split in present or ["train"]:  # an empty folder gets open_split's sentence
-        sidecar = open_sidecar(path) if split == "val" else None
-        found[split] = _info(open_split(path, split), sidecar, tokenizer)
-        found[split]["sha256"] = sha256_of(split_files(path, split))
-    return found
-
-
-def _shard_info(path: Path, tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
-    beside = path.with_name(path.name.replace("fineweb_val_", "fineweb_val_bytes_"))
-    if "_bytes_" in path.name:
-        raise ValueError(f"{path}: a byte sidecar; name the shard of tokens beside it")
-    tokens = TokenStream([open_shard(path)])
-    sidecar = TokenStream([open_shard(beside)]) if beside in sidecar_files(path.parent) else None
-    if sidecar is not None and len(sidecar) != len(tokens):
-        raise ValueError(f"{beside}: {len(sidecar)} entries for {len(tokens)} tokens of {path}")
-    return {**_info(tokens, sidecar, tokenizer), "sha256": sha256_of([path])}
-
-
-def _info(
-    tokens: TokenStream, sidecar: TokenStream | None, tokenizer: SentencePieceTokenizer
-) -> dict[str, Any]:
-    """`bytes_reference` is over all targets: every token but the first has one before it."""
-    table, documents, counted = byte_table(tokenizer), 0, 0
-    last = np.empty(0, np.uint16)
-    for block in tokens.blocks(BLOCK_TOKENS):
-        check_tokens(block, tokenizer.vocab_size)
-        documents += int((block == tokenizer.bos_id).sum())
-        run = np.concatenate([last, block])
-        counted += int(table.count(run[:-1], run[1:]).sum())
-        last = block[-1:]
-    raw = None
-    if sidecar is not None:
-        raw = sum(int(block.sum(dtype=np.int64)) for block in sidecar.blocks(BLOCK_TOKENS))
-    return {
-        "tokens": len(tokens),
-        "documents": documents,
-        "bytes_reference": counted,
-        "bytes_raw": raw,
-    }
+def check_files(manifest: dict[str, Any], folder: Path) -> None:
+    """Raise ValueError unless the split's files are those of the manifest, byte for byte."""
+    listed = manifest.get("files")
+    if not isinstance(listed, dict):
+        raise ValueError(
+            f"{folder}: its manifest lists no files; make it with `golf data tokenize`"
+        )
+    found = {path.name: path for path in [*split_files(folder, "val"), *sidecar_files(folder)]}
+    wanted = {name: sha for name, sha in listed.items() if name.startswith("fineweb_val_")}
+    for name in sorted(found.keys() ^ wanted.keys()):
+        state = "is not in the manifest" if name in found else "is missing"
+        raise ValueError(f"{folder}: {name} {state}; the split is not the one that was exported")
+    for name, path in found.items():
+        with path.open("rb") as file:
+            sha = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha != wanted[name]:
+            raise ValueError(
+                f"{path} has been changed: sha256 {sha[:12]}, expected {wanted[name][:12]}"
+            )

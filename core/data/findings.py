@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from core.data.tokenizer import SentencePieceTokenizer
+from core.data.pieces import Tokenizer
 
 Status = Literal["PASS", "FAIL", "UNDECIDED"]
 
@@ -53,7 +53,7 @@ class Shards:
     """The files at hand, and those of them that can be read."""
 
     path: Path
-    tokenizer: SentencePieceTokenizer
+    tokenizer: Tokenizer
     progress: Callable[[int], None]  # hears how many bytes more are done
     files: dict[str, list[Path]]
     manifest: dict[str, Any] | None = None

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.data.encode import NOTHING, Run
+from core.data.pieces import Tokenizer
 from core.data.shards import (
     HEADER_BYTES,
     Split,
@@ -19,7 +20,6 @@ from core.data.shards import (
     open_split,
     split_files,
 )
-from core.data.tokenizer import SentencePieceTokenizer
 
 RUN_TOKENS = 1 << 19
 LONGEST_TOKENS = 1 << 26  # of one document
@@ -37,7 +37,7 @@ def shard_blocks(files: Sequence[Path], block_tokens: int) -> Iterator[Tokens]:
 def document_runs(
     folder: Path,
     split: Split,
-    tokenizer: SentencePieceTokenizer,
+    tokenizer: Tokenizer,
     read_before: int = 0,
     run_tokens: int | None = None,
 ) -> Iterator[Run]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from core.data.decoding import check_decoding
+from core.data.pieces import Kind, Tokenizer
 from core.data.shards import TokenStream
-from core.data.token_bytes import byte_table, check_decoding, check_table
-from core.data.tokenizer import Kind, SentencePieceTokenizer
+from core.data.token_bytes import byte_table, check_table
 
 AROUND = 20  # characters shown before and behind a difference
 NAMED = 20
@@ -23,6 +24,7 @@ class Survey:
 
     documents: int = 0
     text_bytes: int = 0
+    decoded_bytes: int = 0  # of what comes back; the same, where nothing is lost
     tokens: int = 0
     lost_documents: int = 0  # not what they were after encoding and decoding
     first_lost: dict[str, int | str] | None = None
@@ -38,7 +40,7 @@ class Survey:
         return self.tokens / max(self.documents, 1)
 
 
-def survey(tokenizer: SentencePieceTokenizer, documents: Iterable[str]) -> Survey:
+def survey(tokenizer: Tokenizer, documents: Iterable[str]) -> Survey:
     """Encode and decode every document, one at a time."""
     found = Survey(used=np.zeros(tokenizer.vocab_size, np.int64))
     table = byte_table(tokenizer)
@@ -56,23 +58,24 @@ def survey(tokenizer: SentencePieceTokenizer, documents: Iterable[str]) -> Surve
                 found.uncounted = f"number {found.documents} of the text: {error}"
         found.documents += 1
         found.text_bytes += len(text.encode("utf-8"))
+        found.decoded_bytes += len(decoded.encode("utf-8"))
         found.tokens += len(ids)
         found.used += np.bincount(ids, minlength=tokenizer.vocab_size)
     return found
 
 
-def kinds(tokenizer: SentencePieceTokenizer) -> dict[Kind, int]:
+def kinds(tokenizer: Tokenizer) -> dict[Kind, int]:
     return dict(Counter(piece.kind for piece in tokenizer.pieces()))
 
 
-def unused(tokenizer: SentencePieceTokenizer, found: Survey) -> list[str]:
+def unused(tokenizer: Tokenizer, found: Survey) -> list[str]:
     """Ordinary pieces that the text never needed, by id; byte pieces are there for other text."""
     pieces = tokenizer.pieces()
     ordinary = ("normal", "user_defined")
     return [pieces[i].text for i in np.flatnonzero(found.used == 0) if pieces[i].kind in ordinary]
 
 
-def why_inexact(tokenizer: SentencePieceTokenizer) -> str:
+def why_inexact(tokenizer: Tokenizer) -> str:
     """Why bytes cannot be counted with this tokenizer's table; nothing if they can."""
     try:
         check_table(byte_table(tokenizer), tokenizer)

@@ -2,7 +2,8 @@
 
 The table counts as the leaderboard does: bytes of the decoded text, a space given to the token
 that begins with it unless a document has just begun. Where a tokenizer's own decoding disagrees,
-the table is refused: a wrong count moves the score and nothing else shows it.
+the table is refused: a wrong count moves the score and nothing else shows it. Of case-transformed
+text it counts the bytes before the transform.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.data.segments import segments
-from core.data.shards import Tokens, TokenStream
-from core.data.tokenizer import Piece, SentencePieceTokenizer
+from core.data.case import CONTROL_BYTES, CONTROLS, ESCAPE
+from core.data.pieces import Ids, Piece, Tokenizer
+from core.data.shards import Tokens
 
 MARKER = "\u2581"  # SentencePiece's sign for a space; an escape, so that no encoding can eat it
 LARGEST = 65_535  # of one sidecar entry
+ADVICE = "choose or train a tokenizer with the task's settings (`golf tokenizer train`)"
 _SILENT = ("control", "unknown", "unused")
 _ORDINARY = ("normal", "user_defined")
 _NAMED = 5  # pieces that a message lists
@@ -35,10 +37,12 @@ class ByteTable:
     leading_space: Flags  # begins with a space
     boundary: Flags  # a space after this piece is not text
     markers: tuple[str, ...] = ()  # private-use symbols: the text was transformed before encoding
+    controls: tuple[int, ...] = ()  # of them the ids of the case transform, if it was that one
+    escape: int = -1  # and which one makes a literal of the next
 
     @property
     def needs_sidecar(self) -> bool:
-        """Only a sidecar knows the original bytes: the table would count the markers too."""
+        """The token before does not tell whether a marker is text."""
         return bool(self.markers)
 
     def count(self, previous: Tokens, targets: Tokens) -> Counts:
@@ -46,15 +50,37 @@ class ByteTable:
         spaces = self.leading_space[targets] & ~self.boundary[previous]
         return self.base_bytes[targets] + spaces
 
+    def count_run(self, tokens: Tokens) -> Counts:
+        """Bytes of each of consecutive tokens but the first (N,) -> (N - 1,), literals and all."""
+        counts = self.count(tokens[:-1], tokens[1:])
+        if (tokens == self.escape).any():
+            is_literal = _escapes(tokens == self.escape)[:-1] & np.isin(tokens[1:], self.controls)
+            counts[is_literal] = CONTROL_BYTES
+        return counts
 
-def byte_table(tokenizer: SentencePieceTokenizer) -> ByteTable:
-    """Control, unknown and unused pieces: 0 and a boundary. Byte pieces: 1. Others: their text."""
+    def context(self, tokens: Tokens) -> Tokens:
+        """The end of a run, as far as the count of what follows depends on it."""
+        others = np.flatnonzero(tokens != self.escape)
+        return tokens[others[-1] :] if others.size else tokens
+
+
+def byte_table(tokenizer: Tokenizer) -> ByteTable:
+    """Control, unknown and unused pieces: 0 and a boundary. Byte pieces: 1. Others: their text.
+
+    A control piece is no boundary where the tokenizer gives the first space of a text back.
+    """
     pieces = tokenizer.pieces()
+    is_case = tokenizer.transform is not None
+    controls = [i for i, piece in enumerate(pieces) if is_case and piece.text in CONTROLS]
+    base_bytes = np.array([_own_bytes(piece) for piece in pieces], np.int64)
+    base_bytes[controls] = 0
     return ByteTable(
-        base_bytes=np.array([_own_bytes(piece) for piece in pieces], np.int64),
+        base_bytes=base_bytes,
         leading_space=np.array([_is_spaced(piece) for piece in pieces], np.bool_),
-        boundary=np.array([piece.kind in _SILENT for piece in pieces], np.bool_),
+        boundary=_boundaries(tokenizer),
         markers=tuple(piece.text for piece in pieces if _is_private(piece)),
+        controls=tuple(controls),
+        escape=next((i for i in controls if pieces[i].text == ESCAPE), -1),
     )
 
 
@@ -75,9 +101,7 @@ def spill(raw_bytes: Counts) -> Tokens:
     return held
 
 
-def check_table(
-    table: ByteTable, tokenizer: SentencePieceTokenizer, *, sidecar: bool = False
-) -> None:
+def check_table(table: ByteTable, tokenizer: Tokenizer, *, sidecar: bool = False) -> None:
     """Raise ValueError unless every piece counts what it decodes to after an ordinary piece.
 
     `sidecar`: the original bytes are at hand, so private-use symbols may pass.
@@ -90,46 +114,49 @@ def check_table(
         )
     if table.needs_sidecar and not sidecar:
         why = "private-use symbols mean transformed text, whose bytes only a sidecar tells:"
-        raise _refusal(tokenizer, why, [repr(marker) for marker in table.markers])
-    _check_marker(table, tokenizer)
+        advice = "tokenize the documents with `golf data tokenize`, which writes one"
+        raise refusal(tokenizer, why, [repr(marker) for marker in table.markers], advice)
     _check_kinds(table, tokenizer)
-    _check_text(table, tokenizer)
+    if any(piece.kind in _ORDINARY for piece in pieces):
+        _check_marker(table, tokenizer)
+        _check_text(table, tokenizer)
 
 
-def _check_marker(table: ByteTable, tokenizer: SentencePieceTokenizer) -> None:
+def _check_marker(table: ByteTable, tokenizer: Tokenizer) -> None:
     pieces = tokenizer.pieces()
     if not table.leading_space.any():
-        raise _refusal(tokenizer, "no piece begins with the space marker U+2581", [])
+        raise refusal(tokenizer, "no piece begins with the space marker U+2581", [])
     if not any(piece.text == MARKER and piece.kind in _ORDINARY for piece in pieces):
         why = "U+2581 is no piece by itself, so a lone space becomes three byte pieces"
-        raise _refusal(tokenizer, why, [])
+        raise refusal(tokenizer, why, [])
     flags = np.array([_is_spaced(piece) for piece in pieces])
     _refuse_where(
         flags != table.leading_space, tokenizer, "the leading space is flagged wrongly in"
     )
 
 
-def _check_kinds(table: ByteTable, tokenizer: SentencePieceTokenizer) -> None:
+def _check_kinds(table: ByteTable, tokenizer: Tokenizer) -> None:
     kinds = np.array([piece.kind for piece in tokenizer.pieces()])
     silent, wordless = np.isin(kinds, _SILENT), "control, unknown and unused pieces"
+    limits = _boundaries(tokenizer)
     rules = (
         (silent & (table.base_bytes != 0), f"{wordless} stand for 0 bytes, not so"),
-        (silent != table.boundary, f"{wordless}, no others, are boundaries, not so"),
+        (limits != table.boundary, f"{wordless}, no others, are boundaries, not so"),
         ((kinds == "byte") & (table.base_bytes != 1), "a byte piece stands for 1 byte, not so"),
     )
     for wrong, why in rules:
         _refuse_where(wrong, tokenizer, why)
 
 
-def _check_text(table: ByteTable, tokenizer: SentencePieceTokenizer) -> None:
+def _check_text(table: ByteTable, tokenizer: Tokenizer) -> None:
     """Each ordinary piece against the tokenizer's own decoding of it behind an ordinary piece."""
     pieces = tokenizer.pieces()
-    before = next((i for i, p in enumerate(pieces) if _is_anchor(p) and MARKER not in p.text), None)
+    before = next((i for i, p in enumerate(pieces) if is_anchor(p) and MARKER not in p.text), None)
     if before is None:
-        raise _refusal(tokenizer, "no ordinary piece without U+2581 in it", [])
+        raise refusal(tokenizer, "no ordinary piece without U+2581 in it", [])
     ids = [i for i, piece in enumerate(pieces) if piece.kind in _ORDINARY]
-    alone = _utf8(tokenizer, [before])
-    decoded = np.array([_utf8(tokenizer, [before, i]) - alone for i in ids])
+    alone = utf8_length(tokenizer, [before])
+    decoded = np.array([utf8_length(tokenizer, [before, i]) - alone for i in ids])
     counted = table.count(np.full(len(ids), before, np.uint16), np.array(ids, np.uint16))
     named = [
         f"{pieces[i].text!r} (counts {count}, decodes to {length})"
@@ -137,73 +164,7 @@ def _check_text(table: ByteTable, tokenizer: SentencePieceTokenizer) -> None:
         if count != length
     ]
     if named:
-        raise _refusal(tokenizer, "the table's bytes are not those of the decoded text in", named)
-
-
-def check_decoding(
-    table: ByteTable,
-    tokenizer: SentencePieceTokenizer,
-    tokens: TokenStream,
-    *,
-    block_tokens: int = 1 << 20,
-) -> None:
-    """Raise ValueError unless every document's table count is the length of its decoded text.
-
-    Memory holds a few blocks, however long the data. The last document may be cut inside a
-    character: byte pieces at its end are left out.
-    """
-    pieces = tokenizer.pieces()
-    is_byte = np.array([piece.kind == "byte" for piece in pieces])
-    anchors = np.array([_is_anchor(piece) for piece in pieces])
-    seen = 0
-    for run, last in segments(tokens, tokenizer.bos_id, anchors, block_tokens):
-        if last:
-            text = np.flatnonzero(~is_byte[run])
-            run = run[: text[-1] + 1]  # there is one: the first
-        _check_run(table, tokenizer, run, seen)
-        seen += int((run == tokenizer.bos_id).sum())
-
-
-def _check_run(table: ByteTable, tokenizer: SentencePieceTokenizer, run: Tokens, seen: int) -> None:
-    """Documents; the first may be the rest of one, behind a token that is not counted again."""
-    starts = np.union1d([0], np.flatnonzero(run == tokenizer.bos_id))
-    counts = np.zeros(len(run), np.int64)
-    counts[1:] = table.count(run[:-1], run[1:])
-    sums = np.add.reduceat(counts, starts).tolist()
-    first = seen - int(run[0] != tokenizer.bos_id)
-    for i, document in enumerate(np.split(run, starts[1:])):
-        why = _disagreement(tokenizer, document, sums[i])
-        if why:
-            named = _culprits(table, tokenizer, document)
-            raise _refusal(tokenizer, f"document {max(first + i, 0)}: {why}; it parts at", named)
-
-
-def _disagreement(tokenizer: SentencePieceTokenizer, document: Tokens, counted: int) -> str:
-    if (document == tokenizer.unk_id).any():
-        return "it holds unknown text, whose bytes are lost"
-    text = tokenizer.decode(document)
-    decoded = len(text.encode("utf-8"))
-    if document[0] != tokenizer.bos_id:
-        decoded -= _utf8(tokenizer, document[:1])
-    if counted != decoded:
-        return f"the table counts {counted} bytes, the decoded text has {decoded}"
-    if MARKER in text:
-        return "a space is spelled in byte pieces (U+2581), 3 bytes for 1"
-    return ""
-
-
-def _culprits(table: ByteTable, tokenizer: SentencePieceTokenizer, document: Tokens) -> list[str]:
-    """The pieces up to where table and decoding part, found by halving."""
-    pieces = tokenizer.pieces()
-    ends = [i + 1 for i, t in enumerate(document.tolist()) if pieces[t].kind != "byte"]
-    ends += [len(document)]
-    low, high = 0, len(ends) - 1
-    while low < high:
-        middle = (low + high) // 2
-        part = document[: ends[middle]]
-        agrees = not _disagreement(tokenizer, part, int(table.count(part[:-1], part[1:]).sum()))
-        low, high = (middle + 1, high) if agrees else (low, middle)
-    return [repr(pieces[t].text) for t in document[max(ends[low] - 4, 0) : ends[low]].tolist()]
+        raise refusal(tokenizer, "the table's bytes are not those of the decoded text in", named)
 
 
 def _own_bytes(piece: Piece) -> int:
@@ -216,9 +177,30 @@ def _is_spaced(piece: Piece) -> bool:
     return piece.kind in _ORDINARY and piece.text.startswith(MARKER)
 
 
-def _is_anchor(piece: Piece) -> bool:
+def is_anchor(piece: Piece) -> bool:
     """Text that decodes to something wherever it stands."""
     return piece.kind == "normal" and piece.text.strip(MARKER + " ") != ""
+
+
+def _boundaries(tokenizer: Tokenizer) -> Flags:
+    pieces = tokenizer.pieces()
+    silent = _SILENT[1:] if _keeps_first_space(tokenizer) else _SILENT
+    return np.array([piece.kind in silent for piece in pieces], np.bool_)
+
+
+def _keeps_first_space(tokenizer: Tokenizer) -> bool:
+    """Whether a space behind BOS is in the decoded text."""
+    spaced = next((i for i, piece in enumerate(tokenizer.pieces()) if _is_spaced(piece)), None)
+    return spaced is not None and tokenizer.decode([tokenizer.bos_id, spaced]).startswith(" ")
+
+
+def _escapes(is_mark: Flags) -> Flags:
+    """Which escape marks are not made literals by the one before: every other of a run of them."""
+    at = np.arange(len(is_mark))
+    run_starts = np.maximum.accumulate(np.where(is_mark, 0, at + 1))
+    even = (at - run_starts) % 2 == 0
+    marks: Flags = np.logical_and(is_mark, even)
+    return marks
 
 
 def _is_private(piece: Piece) -> bool:
@@ -228,20 +210,19 @@ def _is_private(piece: Piece) -> bool:
     )
 
 
-def _utf8(tokenizer: SentencePieceTokenizer, ids: Sequence[int] | Tokens) -> int:
+def utf8_length(tokenizer: Tokenizer, ids: Ids) -> int:
     return len(tokenizer.decode(ids).encode("utf-8"))
 
 
-def _refuse_where(wrong: Flags, tokenizer: SentencePieceTokenizer, why: str) -> None:
+def _refuse_where(wrong: Flags, tokenizer: Tokenizer, why: str) -> None:
     if wrong.any():
         pieces = tokenizer.pieces()
-        raise _refusal(tokenizer, why, [repr(pieces[i].text) for i in np.flatnonzero(wrong)])
+        raise refusal(tokenizer, why, [repr(pieces[i].text) for i in np.flatnonzero(wrong)])
 
 
-def _refusal(tokenizer: SentencePieceTokenizer, why: str, named: Sequence[str]) -> ValueError:
+def refusal(
+    tokenizer: Tokenizer, why: str, named: Sequence[str], advice: str = ADVICE
+) -> ValueError:
     rest = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
     listed = f" {len(named)} pieces: " + ", ".join(named[:_NAMED]) + rest if named else ""
-    return ValueError(
-        f"{tokenizer.name}: bytes cannot be counted: {why}{listed}; "
-        "choose or train a tokenizer with the task's settings (`golf tokenizer train`)"
-    )
+    return ValueError(f"{tokenizer.name}: bytes cannot be counted: {why}{listed}; {advice}")

@@ -1,19 +1,22 @@
-"""SentencePiece: text to ids with the bytes each stands for, ids to text, and training."""
+"""SentencePiece and its training; and whatever file is a tokenizer, opened as what it is."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["normal", "unknown", "control", "user_defined", "unused", "byte"]
+from core.data.byte_tokenizer import BYTE260, ByteTokenizer
+from core.data.case import CONTROLS, encode_case
+from core.data.case_tokenizer import CaseTokenizer, has_controls
+from core.data.pieces import Ids, Kind, Piece, Tokenizer
+
 _KINDS: tuple[Kind, ...] = ("normal", "unknown", "control", "user_defined", "unused", "byte")
 
 # What the task's tokenizers were trained with. SentencePiece would drop longer "sentences" than
@@ -32,19 +35,16 @@ TRAINER_SETTINGS: dict[str, Any] = {
     "hard_vocab_limit": False,
     "max_sentence_length": 2**30,
 }
+# What SentencePiece leaves a text as it is with; the task's settings do not.
+LOSSLESS_SETTINGS: dict[str, Any] = {
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
+}
 # A training sentence with U+0000 or U+2585 (the trainer's own mark) would be dropped whole.
 _RESERVED = str.maketrans("\0\u2585", "  ")
 
 
-@dataclass(frozen=True)
-class Piece:
-    """One entry of the vocabulary; `text` keeps U+2581 where a space is meant."""
-
-    text: str
-    kind: Kind
-
-
-class SentencePieceTokenizer:
+class SentencePieceTokenizer(Tokenizer):
     """A trained model: `name` for people, `sha256` of its bytes for machines."""
 
     def __init__(self, name: str, model: bytes) -> None:
@@ -61,10 +61,8 @@ class SentencePieceTokenizer:
             raise ValueError(f"{name}: {self.vocab_size} pieces; a shard's token is 16 bits")
 
     def encode(self, text: str) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-        """Ids (N,) and the bytes of the original text each stands for (N,), without BOS.
-
-        The bytes sum to len(text.encode()) whenever N > 0: text that normalization strips from
-        the ends goes to the first or last token, a fused character to the token completing it.
+        """Text that normalization strips from the ends goes to the first or last token, a fused
+        character to the token completing it.
         """
         found = self._sp.encode(text, return_type="offset_mapping", return_bytes=True)
         ids = np.array(found["ids"], np.uint16)
@@ -76,12 +74,11 @@ class SentencePieceTokenizer:
         """Ids (N,) alone: twice as fast."""
         return np.array(self._sp.encode(text), np.uint16)
 
-    def decode(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> str:
+    def decode(self, ids: Ids) -> str:
         text: str = self._sp.decode(np.asarray(ids).tolist())
         return text
 
     def pieces(self) -> list[Piece]:
-        """The vocabulary by id."""
         return self._pieces
 
     @cached_property
@@ -89,11 +86,37 @@ class SentencePieceTokenizer:
         return [_piece(value) for number, value in _fields(self.model) if number == 1]
 
 
-def open_tokenizer(path: str | Path) -> SentencePieceTokenizer:
+def open_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer of a file, by its content; `byte260` where there is no such file needs none."""
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such tokenizer; make one with `golf tokenizer train`")
-    return SentencePieceTokenizer(path.stem, path.read_bytes())
+    if path.is_file():
+        return tokenizer_of(path.stem, path.read_bytes())
+    if str(path) == BYTE260:
+        return ByteTokenizer()
+    raise ValueError(
+        f"{path}: no such tokenizer; make one with `golf tokenizer train`, or name {BYTE260}"
+    )
+
+
+def tokenizer_of(name: str, content: bytes) -> Tokenizer:
+    """JSON is the byte tokenizer's; else a SentencePiece model.
+
+    A model with the four controls is for transformed text alone, so nobody has to say it: a flag
+    that is forgotten once gives wrong bytes.
+    """
+    if content.startswith(b"{"):
+        return ByteTokenizer(name, content)
+    model = SentencePieceTokenizer(name, content)
+    return CaseTokenizer(model) if has_controls(model) else model
+
+
+def train_case_tokenizer(
+    documents: Iterable[str], vocab_size: int, model_path: Path, **settings: Any
+) -> CaseTokenizer:
+    """`train_tokenizer` on the transformed documents, with the controls as ids 4 to 7."""
+    encoded = (encode_case(text) for text in documents)
+    options = {"user_defined_symbols": list(CONTROLS), **settings}
+    return CaseTokenizer(train_tokenizer(encoded, vocab_size, model_path, **options))
 
 
 def train_tokenizer(

@@ -10,8 +10,8 @@ from typing import Any
 from core.data import verify_tokens
 from core.data.export import check_manifest, read_manifest
 from core.data.findings import RULES, Finding, Shards, Status, say
+from core.data.pieces import Tokenizer
 from core.data.shards import open_shard, sidecar_files, split_files
-from core.data.tokenizer import SentencePieceTokenizer
 from core.data.unfinished import MANIFEST, sha256_of
 
 DECODE_TOKENS = 10_000_000  # of train; validation is decoded whole
@@ -20,7 +20,7 @@ NUMBERED = re.compile(r"_(\d{6})\.bin$")
 
 def verify(
     path: Path,
-    tokenizer: SentencePieceTokenizer,
+    tokenizer: Tokenizer,
     *,
     decode_tokens: int = DECODE_TOKENS,
     progress: Callable[[int], None] | None = None,

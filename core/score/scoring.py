@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,17 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.data.batches import Data
-from core.data.export import check_manifest, read_manifest
+from core.data.decoding import character_ends, check_decoding
+from core.data.export import check_files, check_manifest, read_manifest
+from core.data.lossy import require_text
+from core.data.pieces import Tokenizer
 from core.data.shards import (
     TokenStream,
     check_tokens,
     open_sidecar,
     open_split,
-    sidecar_files,
-    split_files,
 )
-from core.data.token_bytes import ByteTable, byte_table, check_decoding, check_table
-from core.data.tokenizer import SentencePieceTokenizer, open_tokenizer
+from core.data.token_bytes import ByteTable, byte_table, check_table
+from core.data.tokenizer import open_tokenizer
 from core.score.bpb import Ints, Scored, Tally
 from core.score.interval import bpb_interval
 from core.score.subsets import Subset, SubsetName, choose_subset, windows_of
@@ -39,6 +39,7 @@ class Score:
     val_every_steps: int = 1000  # 0: only at the end
     subset: SubsetName = "full"  # or a fixed part of the split, labelled wherever its score is
     limit_tokens: int = 0  # another subset: only the first so many targets; 0: all
+    allow_lossy: bool = False  # a tokenizer that loses text; every score of it says `lossy`
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -61,6 +62,7 @@ class Validation:
     sidecar: TokenStream | None  # original bytes of each token
     table: ByteTable
     subset: Subset | None  # None: the whole split
+    lossy: str = ""  # what the tokenizer loses, if that was allowed
 
     @property
     def of_targets(self) -> int:
@@ -78,6 +80,7 @@ def open_validation(
     limit_tokens: int = 0,
     subset: SubsetName = "full",
     seq_len: int = 0,
+    allow_lossy: bool = False,
 ) -> Validation:
     """Open the split and refuse a byte count that the tokenizer's own decoding contradicts.
 
@@ -85,6 +88,7 @@ def open_validation(
     """
     folder, tokenizer = Path(data.path), open_tokenizer(data.tokenizer)
     require_vocabulary(tokenizer, vocab_size)
+    lossy = require_text(tokenizer, allow_lossy)
     manifest = read_manifest(folder)
     if manifest is not None:
         check_manifest(manifest, tokenizer)
@@ -99,14 +103,13 @@ def open_validation(
     chosen = choose_subset(subset, limit_tokens, len(stream), seq_len)
     table = byte_table(tokenizer)
     check_table(table, tokenizer, sidecar=sidecar is not None)
-    validation = Validation(stream, sidecar, table, chosen)
-    check_decoding(table, tokenizer, read_tokens(validation, tokenizer, seq_len))
+    validation = Validation(stream, sidecar, table, chosen, lossy)
+    read = read_tokens(validation, tokenizer, seq_len)
+    check_decoding(table, tokenizer, read, allow_unknown=bool(lossy))
     return validation
 
 
-def read_tokens(
-    validation: Validation, tokenizer: SentencePieceTokenizer, seq_len: int
-) -> TokenStream:
+def read_tokens(validation: Validation, tokenizer: Tokenizer, seq_len: int) -> TokenStream:
     """The tokens that scoring reads, for the check of their bytes.
 
     The stretches of a spread are joined; where one begins or ends inside a character, spelled in
@@ -117,38 +120,17 @@ def read_tokens(
         return stream
     if not subset.spread:
         return TokenStream([stream.slice(0, subset.targets + 1)])
-    is_byte = np.array([piece.kind == "byte" for piece in tokenizer.pieces()])
+    ends = character_ends(tokenizer)
     parts = []
     for window in validation.windows(seq_len):
         tokens = stream.slice(window.start, window.start + window.count + 1)
         check_tokens(tokens, tokenizer.vocab_size)
-        text = np.flatnonzero(~is_byte[tokens])
+        text = np.flatnonzero(ends[tokens])
         parts.append(tokens[text[0] : text[-1] + 1] if text.size else tokens[:0])
     return TokenStream([np.concatenate(parts)])
 
 
-def check_files(manifest: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError unless the split's files are those of the manifest, byte for byte."""
-    listed = manifest.get("files")
-    if not isinstance(listed, dict):
-        raise ValueError(
-            f"{folder}: its manifest lists no files; make it with `golf data tokenize`"
-        )
-    found = {path.name: path for path in [*split_files(folder, "val"), *sidecar_files(folder)]}
-    wanted = {name: sha for name, sha in listed.items() if name.startswith("fineweb_val_")}
-    for name in sorted(found.keys() ^ wanted.keys()):
-        state = "is not in the manifest" if name in found else "is missing"
-        raise ValueError(f"{folder}: {name} {state}; the split is not the one that was exported")
-    for name, path in found.items():
-        with path.open("rb") as file:
-            sha = hashlib.file_digest(file, "sha256").hexdigest()
-        if sha != wanted[name]:
-            raise ValueError(
-                f"{path} has been changed: sha256 {sha[:12]}, expected {wanted[name][:12]}"
-            )
-
-
-def require_vocabulary(tokenizer: SentencePieceTokenizer, vocab_size: int) -> None:
+def require_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
     if tokenizer.vocab_size != vocab_size:
         raise ValueError(
             f"tokenizer {tokenizer.name} has {tokenizer.vocab_size} pieces, the model a "

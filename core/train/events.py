@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from core.arch.fields import to_plain
 from core.arch.params import num_params
 from core.artifact.container import Artifact, identity
 from core.artifact.ledger import CAP_BYTES, Ledger
@@ -23,6 +24,7 @@ Events = Callable[..., None]  # events(kind, **fields)
 
 LINES: dict[str, str] = {
     "origin": "set {field}={value} from {origin}",
+    "resolved": "all other values from recipe:{base} hash:{base_hash}",
     "start": (
         "recipe:{recipe} hash:{hash} seed:{seed} backend:{backend} device:{device} "
         "precision:{precision} attention:{attention}\n"
@@ -45,7 +47,7 @@ LINES: dict[str, str] = {
     "val": (
         "step:{step}/{steps} val_loss:{val_loss:.4f} val_bpb:{val_bpb:.4f} "
         "train_time:{train_ms:.0f}ms step_avg:{step_avg_ms:.2f}ms "
-        "tokens:{tokens} bytes:{bytes}{subset}"
+        "tokens:{tokens} bytes:{bytes}{subset}{lossy}"
     ),
     "stop": "stopped: step:{step}/{steps} train_time:{train_ms:.0f}ms",
     "stopping_early": (
@@ -53,7 +55,8 @@ LINES: dict[str, str] = {
     ),
     "scored": (
         "{label} val_loss:{val_loss:.8f} val_bpb:{val_bpb:.8f} val_bpb_raw:{val_bpb_raw} "
-        "tokens:{tokens} bytes:{bytes} bytes_raw:{bytes_raw} eval_time:{eval_ms:.0f}ms{subset}"
+        "tokens:{tokens} bytes:{bytes} bytes_raw:{bytes_raw} eval_time:{eval_ms:.0f}ms"
+        "{subset}{lossy}"
     ),
     "artifact": (
         "identity:{identity}\n"
@@ -71,8 +74,12 @@ def log_line(kind: str, fields: dict[str, Any]) -> str | None:
     if kind == "step" and fields["step"] > 10 and fields["step"] % fields["log_every_steps"]:
         return None
     subset = fields.get("subset")
-    shown = {**fields, "subset": f" subset:{json.dumps(subset)}" if subset else ""}
-    return LINES[kind].format(**shown)
+    lossy = fields.get("lossy")
+    labels = {
+        "subset": f" subset:{json.dumps(subset)}" if subset else "",
+        "lossy": f" lossy:{json.dumps(lossy)}" if lossy else "",
+    }
+    return LINES[kind].format(**{**fields, **labels})
 
 
 def log_start(
@@ -95,6 +102,11 @@ def log_start(
         train_batch_tokens=recipe.data.train_batch_tokens,
         seq_len=recipe.arch.seq_len,
     )
+
+
+def log_resolved(events: Events, recipe: Recipe, base: Recipe) -> None:
+    """Whose own all values are that were not set; the event has every value of the run."""
+    events("resolved", base=base.name, base_hash=recipe_hash(base)[:16], values=to_plain(recipe))
 
 
 def log_warmup(events: Events, recipe: Recipe, seconds: float) -> None:
@@ -203,6 +215,7 @@ def score_fields(scored: Scored, validation: Validation) -> dict[str, Any]:
         "bytes": scored.bytes,
         "bytes_raw": scored.bytes_raw,
         "subset": subset_fields(scored, validation),
+        "lossy": validation.lossy or None,
     }
 
 

@@ -14,9 +14,10 @@ from core.score.bpb import Scored
 from core.score.scoring import Validation
 from core.train.clock import BudgetClock
 from core.train.events import Events, log_artifact, log_phases, log_scored, log_verdict, method
+from core.train.keeper import Ask
 from core.train.recipe import Recipe
 
-ScoreOf = Callable[[Weights, Validation], Scored]
+ScoreOf = Callable[[Weights, Validation, Ask], Scored]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +40,17 @@ def finish(
     code_bytes: int,
     clock: BudgetClock,
     events: Events,
+    ask: Ask,
 ) -> Finished:
-    """Score `weights`, pack them, read the bytes back and score those: the run's last lines."""
+    """Score `weights`, pack them, read the bytes back and score those: the run's last lines.
+
+    `ask` is called between the batches of a scoring, and ends all of it by an exception.
+    """
 
     def scored(label: str, subject: Weights) -> Scored:
         start_s = clock.seconds("score")
         with clock.phase("score"):
-            result = score_of(subject, validation)
+            result = score_of(subject, validation, ask)
         log_scored(events, label, result, validation, clock.seconds("score") - start_s)
         return result
 

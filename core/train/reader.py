@@ -29,7 +29,7 @@ class Diverged(ValueError):
 class StepReader:
     """Takes every step as it is launched; reports it when it is settled."""
 
-    def __init__(self, recipe: Recipe, events: Events, give_up: Callable[[], None]) -> None:
+    def __init__(self, recipe: Recipe, events: Events, give_up: Callable[[], object]) -> None:
         self.bad_steps = 0  # in a row; none of them was applied
         self._recipe = recipe
         self._events = events

@@ -7,16 +7,24 @@ checkpoint.safetensors (the loop's whole state, while it runs).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from core.arch.fields import to_plain
 from core.arch.params import Weights, check_weights
 from core.arch.spec import ModelSpec
 from core.train.events import log_line
-from core.train.recipe import Recipe, from_json, recipe_hash, to_json
+from core.train.recipe import Recipe, from_json, to_json
+
+UNTRAINED = {  # what changes no number of training, by section
+    "": ("name", "compile", "score"),
+    "data": ("path", "tokenizer", "micro_batch"),
+    "schedule": ("log_every_steps",),
+}
 
 
 class RunFolder:
@@ -51,15 +59,16 @@ class RunFolder:
         return self.path / "checkpoint.safetensors"
 
     def reopen(self, recipe: Recipe) -> None:
-        """Go on with an unfinished run of the same recipe."""
+        """Go on with an unfinished run of the same training; recipe.json is this recipe's then."""
         held = load_recipe(self.path)
-        if recipe_hash(held) != recipe_hash(recipe):
+        if training_hash(held) != training_hash(recipe):
             raise ValueError(
-                f"{self.path} holds a run of another recipe ({recipe_hash(held)[:8]}, this is "
-                f"{recipe_hash(recipe)[:8]}); resume with its recipe.json or choose another run id"
+                f"{self.path} holds a run of another recipe: {differing(held, recipe)}; resume "
+                f"with its recipe.json or choose another run id"
             )
         if self.model_path.exists():
             raise ValueError(f"{self.path} is finished: it has its {self.model_path.name}")
+        _write_atomically(self.recipe_path, to_json(recipe).encode())
 
     def save_weights(self, weights: Weights) -> None:
         from safetensors.numpy import save
@@ -69,11 +78,26 @@ class RunFolder:
     def save_model(self, data: bytes) -> None:
         _write_atomically(self.model_path, data)
 
-    def save_state(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """The loop's flat state; numbers are arrays without a shape."""
+    def save_state(
+        self, arrays: dict[str, NDArray[Any]], data: dict[str, str] | None = None
+    ) -> None:
+        """The loop's flat state, numbers as arrays without a shape; the identity of its data."""
         from safetensors.numpy import save
 
-        _write_atomically(self.state_path, save(dict(sorted(arrays.items()))))
+        _write_atomically(self.state_path, save(dict(sorted(arrays.items())), data or None))
+
+    def check_data(self, data: dict[str, str]) -> None:
+        """Raise ValueError unless the checkpoint was made on this data, where it says on which."""
+        from safetensors import safe_open
+
+        with safe_open(self.state_path, "numpy") as file:
+            held = file.metadata() or {}
+        other = [name for name in data if held.get(name, data[name]) != data[name]]
+        if other:
+            raise ValueError(
+                f"{self.state_path} was made on other data: {' and '.join(other)} differ; set "
+                f"data.path and data.tokenizer to what the run began with, or choose another run id"
+            )
 
     def log(self, kind: str, **fields: Any) -> None:
         """One event: all of it to log.jsonl, and its line to log.txt when it is due."""
@@ -83,6 +107,34 @@ class RunFolder:
         if line is not None:
             with (self.path / "log.txt").open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+
+
+def training_hash(recipe: Recipe) -> str:
+    """sha256 of what decides the numbers of training: equal where a run may go on."""
+    canonical = json.dumps(_trained(recipe), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def differing(held: Recipe, recipe: Recipe) -> str:
+    """The first fields of training in which two recipes differ, as a clause."""
+    old, new = _trained(held), _trained(recipe)
+    found = [f"{name} is {old[name]}, here {new[name]}" for name in old if old[name] != new[name]]
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return ", ".join(found[:3]) + more
+
+
+def _trained(recipe: Recipe) -> dict[str, Any]:
+    """Its fields by section.field, without the UNTRAINED."""
+    plain = to_plain(recipe)
+    for name in UNTRAINED[""]:
+        del plain[name]
+    flat: dict[str, Any] = {}
+    for name, value in plain.items():
+        section = value if isinstance(value, dict) else {"": value}
+        for field, inner in section.items():
+            if field not in UNTRAINED.get(name, ()):
+                flat[f"{name}.{field}".rstrip(".")] = inner
+    return flat
 
 
 def load_recipe(folder: Path) -> Recipe:
@@ -108,7 +160,7 @@ def load_state(folder: Path, spec: ModelSpec) -> dict[str, Any] | None:
     arrays = _load(path)
     weights = {k.removeprefix("weight/"): a for k, a in arrays.items() if k.startswith("weight/")}
     check_weights(weights, spec, str(path))
-    return {key: array if "/" in key else array.item() for key, array in arrays.items()}
+    return {k: array if "/" in k or array.shape else array.item() for k, array in arrays.items()}
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:

@@ -31,7 +31,7 @@ def scaled(recipe: Recipe, to: Recipe) -> Recipe:
         arch=arch,
         optim=_optim(recipe.optim, recipe.schedule, to.schedule),
         schedule=_schedule(recipe.schedule, to.schedule),
-        data=_data(recipe.data, to.data, arch.seq_len),
+        data=_data(recipe.data, to.data, recipe.arch.seq_len, arch.seq_len),
         quant=replace(recipe.quant, keep_below=_keep_below(recipe.arch, arch, recipe.quant)),
         score=_score(recipe.score, to.score),
     )
@@ -121,10 +121,22 @@ def _schedule(schedule: Schedule, to: Schedule) -> Schedule:
     )
 
 
-def _data(data: Data, to: Data, seq_len: int) -> Data:
+def _data(data: Data, to: Data, was_seq_len: int, seq_len: int) -> Data:
+    """Smaller steps, in every phase alike; a phase's rows keep their part of the longest."""
     rows = min(data.train_batch_tokens, to.train_batch_tokens) // seq_len
     micro_batch = min(_least(data.micro_batch, to.micro_batch), rows)
-    return replace(data, train_batch_tokens=rows * seq_len, micro_batch=micro_batch)
+    small = rows * seq_len
+    phases = []
+    for phase in data.batch_schedule:
+        tokens = phase.train_batch_tokens * small // data.train_batch_tokens
+        parts = min(was_seq_len // phase.seq_len, seq_len)
+        while seq_len % parts:
+            parts += 1
+        held = max(tokens // seq_len, 1) * seq_len
+        phases.append(replace(phase, train_batch_tokens=held, seq_len=seq_len // parts))
+    return replace(
+        data, train_batch_tokens=small, micro_batch=micro_batch, batch_schedule=tuple(phases)
+    )
 
 
 def _score(score: Score, to: Score) -> Score:

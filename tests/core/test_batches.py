@@ -2,13 +2,18 @@
 
 import hashlib
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from core.arch.noise import random_bits
-from core.data.batches import Data, batch, micro_batches
+from core.arch.spec import ModelSpec
+from core.data.batches import BatchPhase, Data, batch, batch_at, micro_batches
+from core.data.loaders import Loader, order_of
 from core.data.shards import TokenStream
+from core.train.recipe import Recipe, from_json, recipe_hash, to_json, with_changes
+from tests.parity.engines import ENGINES, engine, to_numpy
 
 TOKENS = (random_bits(1, 0, 10_000) % np.uint64(1024)).astype(np.uint16)
 STREAM = TokenStream(np.split(TOKENS, [3000, 3001, 9000]))
@@ -107,3 +112,62 @@ def test_a_data_section_that_does_not_add_up(field, value):
     assert Data().train_batch_tokens == 524_288
     with pytest.raises(ValueError, match=f"data: {field}"):
         Data(**{field: value})
+
+
+def _fed(name, recipe, world_size, tokens_done=None, phase=0, step=None):
+    """x and y as the feeders of all ranks hand them over, in order: (2, rows, T)."""
+    modules, parts = engine(name), []
+    for rank in range(world_size):
+        group = modules.distributed.Solo()
+        group.rank, group.world_size = rank, world_size
+        feeder = modules.feeder.Feeder(STREAM, recipe, group)
+        given = feeder.batch_at(tokens_done, phase) if step is None else feeder.batch(step)
+        parts += [tuple(to_numpy(side) for side in part) for part in given]
+    return np.stack([np.concatenate(side) for side in zip(*parts, strict=True)])
+
+
+def _recipe(**data):
+    arch = ModelSpec(vocab_size=1024, seq_len=64, model_dim=64, num_heads=2, num_kv_heads=1)
+    return Recipe(seed=9, arch=arch, data=Data(**{"train_batch_tokens": 640, **data}))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("loader", get_args(Loader))
+def test_the_feeders_of_both_engines_give_the_batches_of_core(name, loader):
+    for world_size, micro_batch in ((1, 0), (1, 3), (3, 2), (13, 1)):
+        recipe = _recipe(loader=loader, micro_batch=micro_batch)
+        for step in (0, 15, 300):
+            whole = np.stack(batch(STREAM, step, loader=loader, seed=9, **SIZES))
+            assert np.array_equal(_fed(name, recipe, world_size, step=step), whole)
+            assert np.array_equal(_fed(name, recipe, world_size, step * 640), whole)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("loader", get_args(Loader))
+def test_the_feeders_follow_a_batch_schedule(name, loader, monkeypatch):
+    monkeypatch.setattr("core.data.batches._refuse_schedule", lambda data: None, raising=False)
+    schedule = (
+        BatchPhase(at=0.0, train_batch_tokens=256, seq_len=16),
+        BatchPhase(at=0.5, train_batch_tokens=640, seq_len=64),
+    )
+    order = order_of(loader, STREAM, 64, 9)
+    for phase, size in enumerate(schedule):
+        sizes = {"train_batch_tokens": size.train_batch_tokens, "seq_len": size.seq_len}
+        for done in (0, 64 * 7, 64 * 1000):
+            whole = np.stack(batch_at(order, done, vocab_size=1024, **sizes))
+            for world_size, micro_batch in ((1, 0), (2, 1), (3, 2)):
+                recipe = _recipe(loader=loader, micro_batch=micro_batch, batch_schedule=schedule)
+                assert np.array_equal(_fed(name, recipe, world_size, done, phase), whole)
+
+
+def test_the_data_section_as_words_and_as_json(monkeypatch):
+    monkeypatch.setattr("core.data.batches._refuse_schedule", lambda data: None, raising=False)
+    phase = '{"at": 0, "train_batch_tokens": 128, "seq_len": 32}'
+    recipe = with_changes(_recipe(), ["data.loader=coprime", f"data.batch_schedule=[{phase}]"])
+    assert recipe.data.loader == "coprime"
+    assert recipe.data.batch_schedule == (BatchPhase(at=0.0, train_batch_tokens=128, seq_len=32),)
+    assert from_json(to_json(recipe), "recipe") == recipe
+    hashes = {recipe_hash(r) for r in (recipe, _recipe(), _recipe(loader="coprime"))}
+    assert len(hashes) == 3
+    with pytest.raises(ValueError, match=r"data.loader: expected .*'packed'.* found 'shuffle'"):
+        with_changes(_recipe(), ["data.loader=shuffle"])

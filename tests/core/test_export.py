@@ -6,10 +6,12 @@ import json
 import numpy as np
 import pytest
 
+from core.data.decoding import check_decoding
 from core.data.documents import read_documents
-from core.data.export import MANIFEST, check_manifest, data_info, read_manifest, tokenize
+from core.data.export import MANIFEST, check_manifest, read_manifest, tokenize
+from core.data.info import data_info
 from core.data.shards import open_sidecar, open_split
-from core.data.token_bytes import byte_table, check_decoding
+from core.data.token_bytes import byte_table
 from core.data.tokenizer import open_tokenizer
 from tests.core.tiny_models import CORPUS, KEEP, stream, tiny
 from tests.shared_data import FINEWEB, OFFICIAL, shared
@@ -97,7 +99,7 @@ def test_info_does_not_depend_on_shards(tmp_path, monkeypatch):
     _export(tmp_path / "one", shard_tokens=100_000)
     _export(tmp_path / "many", shard_tokens=7)
     one = data_info(tmp_path / "one", tiny())
-    monkeypatch.setattr("core.data.export.BLOCK_TOKENS", 5)
+    monkeypatch.setattr("core.data.info.BLOCK_TOKENS", 5)
     many = data_info(tmp_path / "many", tiny())
     for split in ("train", "val"):
         assert one[split].pop("sha256") != many[split].pop("sha256")

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from core.data import runs
+from core.data.decoding import check_decoding
 from core.data.export import read_manifest, retokenize, tokenize
 from core.data.runs import document_hashes, document_runs
 from core.data.shards import ShardWriter, TokenStream, open_split, sidecar_files
-from core.data.token_bytes import byte_table, check_decoding
+from core.data.token_bytes import byte_table
 from core.data.unfinished import unfinished_folder
 from tests.core.test_streaming import contents
 from tests.core.tiny_models import CORPUS, KEEP, stream, tiny

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, get_args
+from unittest.mock import patch
 
 import pytest
 from hypothesis import assume, given, settings
@@ -13,7 +14,8 @@ from core.arch.params import num_params, param_table
 from core.arch.plan import forward_plan
 from core.arch.spec import ModelSpec
 from core.artifact.quant import Quant, stored_format
-from core.data.batches import Data
+from core.data.batches import BatchPhase, Data
+from core.data.loaders import Loader
 from core.score.scoring import Score
 from core.train.recipe import Optim, Recipe, Schedule
 from core.train.recipes import RECIPES, for_memory, named
@@ -31,6 +33,7 @@ SMALLER = {  # where 0 is no limit, it is the largest
 GATES = ("embed_dim", "attn_gate_dims", "smear_dims")
 SIZES = SMALLER | {
     "arch": (*SMALLER["arch"], "rope_dims", "phases", "xsa_last", "routing_start", *GATES),
+    "data": (*SMALLER["data"], "batch_schedule"),
     "score": ("batch", "limit_tokens", "subset", "val_every_steps"),
 }
 NO_LIMIT = {"budget_s", "micro_batch"}
@@ -81,6 +84,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         data=Data(
             train_batch_tokens=arch.seq_len * draw(st.integers(1, 768)),
             micro_batch=draw(st.sampled_from([0, 1, 64])),
+            loader=draw(st.sampled_from(get_args(Loader))),
         ),
         quant=Quant(
             keep_below=draw(st.sampled_from([0, 65_537])), mlp=draw(st.sampled_from(FORMATS))
@@ -158,6 +162,50 @@ def test_what_was_quantized_still_is_and_twice_is_once(recipe: Recipe, to: Recip
         assert before[row.name] == "fp16" or stored_format(row, small.quant) == before[row.name]
     again = scaled(small, to)
     assert replace(again, name=small.name) == small
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([60, 64, 1024, 2048]),
+    st.lists(st.tuples(st.integers(1, 40), st.integers(0, 11)), min_size=1, max_size=4),
+    budgets,
+)
+def test_a_batch_schedule_shrinks_in_every_phase(
+    seq_len: int, sizes: list[tuple[int, int]], to: Recipe
+) -> None:
+    """Also to rows of a length that shares few divisors with the old."""
+    lengths = [n for n in range(1, seq_len + 1) if seq_len % n == 0]
+    phases = [
+        BatchPhase(
+            at=i / 10, train_batch_tokens=rows * seq_len, seq_len=lengths[kind % len(lengths)]
+        )
+        for i, (rows, kind) in enumerate(sizes)
+    ]
+    with patch("core.data.batches._refuse_schedule", create=True):
+        data = Data(train_batch_tokens=40 * seq_len, batch_schedule=tuple(phases))
+        arch = ModelSpec(seq_len=seq_len)
+        for smaller in (to, replace(to, arch=replace(to.arch, seq_len=to.arch.seq_len // 32))):
+            recipe = Recipe(arch=arch, data=data)
+            small = scaled(recipe, smaller)
+            assert small.data.phases(small.arch.seq_len) == small.data.batch_schedule
+            for was, now in zip(phases, small.data.batch_schedule, strict=True):
+                assert now.at == was.at
+                assert now.seq_len <= was.seq_len
+                assert now.train_batch_tokens <= was.train_batch_tokens
+                assert (now.seq_len == small.arch.seq_len) or was.seq_len < seq_len
+            assert replace(scaled(small, smaller), name=small.name) == small
+
+
+def test_a_batch_schedule_keeps_its_proportions() -> None:
+    schedule = (
+        BatchPhase(at=0.0, train_batch_tokens=131_072, seq_len=256),
+        BatchPhase(at=0.5, train_batch_tokens=524_288, seq_len=1024),
+    )
+    with patch("core.data.batches._refuse_schedule", create=True):
+        recipe = replace(named("baseline"), data=Data(batch_schedule=schedule))
+        first, second = scaled(recipe, named("mac-8g")).data.batch_schedule
+    assert (first.train_batch_tokens, first.seq_len) == (2048, 128)
+    assert (second.train_batch_tokens, second.seq_len) == (8192, 512)
 
 
 def test_the_baseline_on_a_mac() -> None:

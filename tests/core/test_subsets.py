@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from core.arch.params import Weights, check_weights, init_params
 from core.arch.spec import ModelSpec
+from core.data.decoding import check_decoding
 from core.data.shards import TokenStream
-from core.data.token_bytes import check_decoding
 from core.score.bpb import Tally
 from core.score.interval import BLOCKS, bpb_interval, t_quantile
 from core.score.modified import modify

@@ -1,15 +1,17 @@
 """Bytes of tokens: exact or refused. The cases B1 to B8 are the ways scores went wrong before."""
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from core.data.decoding import check_decoding
 from core.data.documents import read_documents
 from core.data.export import tokenize
 from core.data.segments import segments
 from core.data.shards import TokenStream
-from core.data.token_bytes import byte_table, check_decoding, check_table, spill
+from core.data.token_bytes import byte_table, check_table, spill
 from core.data.tokenizer import open_tokenizer
 from tests.core.tiny_models import CORPUS, KEEP, stream, tiny, with_unused, without_marker
 from tests.shared_data import CASEOPS, FINEWEB, OFFICIAL, shared
@@ -192,10 +194,15 @@ def test_unknown_text_is_refused():
         check_decoding(table, tokenizer, data)
 
 
-def test_a_space_behind_bos_that_the_decoding_keeps_is_refused():
+def test_a_space_behind_bos_that_the_decoding_keeps_is_counted():
+    """By a table that takes BOS for a boundary, as the reference's does, it would be refused."""
     tokenizer = tiny(**KEEP)
+    table, data = byte_table(tokenizer), stream(tokenizer, "the", " the cat")
+    check_decoding(table, tokenizer, data)
+    silent = [p.kind in ("control", "unknown", "unused") for p in tokenizer.pieces()]
+    wrong = replace(table, boundary=np.array(silent))
     with pytest.raises(ValueError, match=r"document 1: the table counts 7 bytes, .* has 8"):
-        check_decoding(byte_table(tokenizer), tokenizer, stream(tokenizer, "the", " the cat"))
+        check_decoding(wrong, tokenizer, data)
 
 
 def test_a_table_of_another_tokenizer_is_refused():

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.arch.params import flops_per_token
 from core.train.recipe import with_changes
 from core.train.recipes import named
 from tests.conftest import Text
 from tests.parity.cases import recipe_of
 from tests.parity.engines import ENGINES, Run, batch_of, engine, perturbed
 from tools.against import as_variables, backend_of
-from tools.bench import bench, in_turn, table
+from tools.bench import bench, in_turn, random_shards, table
 from tools.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,9 +44,20 @@ def test_bench(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     fields = bench(recipe_of("baseline"), name, rounds=2)
     assert fields["rounds"] == 2 and fields["ratio"] > 0 and fields["loss_gap"] < 2e-3
     assert table(fields).count("\n") == 2
+    counted = {"torch": fields["peak_memory_bytes"] is None, "mlx": fields["peak_memory_bytes"]}
+    assert counted[name] and fields["mfu"] is None and "| - |" in table(fields)
     words = ["bench", "smoke", "--backend", name, "--rounds", "1", "--json"]
-    assert main(words) == 0
-    assert json.loads(capsys.readouterr().out)["backend"] == name
+    assert main([*words, "--peak-flops", "1e12"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["backend"] == name and "%" in table(found)
+    flops = flops_per_token(named("smoke").arch) * found["tokens_per_s"]
+    assert found["mfu"] == pytest.approx(flops / 1e12)
+
+
+def test_it_is_fed_from_files() -> None:
+    with random_shards(named("smoke")) as stream:
+        assert all(isinstance(part, np.memmap) for part in stream._shards)
+        assert len(stream) == 4 * 1024 + 1
 
 
 def test_neither_form_is_always_second() -> None:

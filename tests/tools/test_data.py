@@ -14,9 +14,12 @@ from rich.console import Console
 
 import tools.data
 import tools.tokenizer
+from core.arch.params import flops_per_token
 from core.data.unfinished import unfinished_folder
+from core.train.recipes import baseline
 from tests.conftest import Text
 from tools.main import main
+from tools.tokenizer import relative_speed
 
 Capture = pytest.CaptureFixture[str]
 
@@ -152,6 +155,13 @@ def test_inspect(capsys: Capture, text: Text, source: Path) -> None:
     assert code == 0 and "byte_table_exact    True" in out and "[text]" in out
 
 
+def test_a_larger_vocabulary_is_slower() -> None:
+    """By the baseline's FLOPs: 8,192 pieces add 7,168 x 512 weights to the head, 6 FLOPs each."""
+    flops = flops_per_token(baseline().arch)
+    assert relative_speed(1024) == 1.0
+    assert relative_speed(8192) == pytest.approx(flops / (flops + 6 * 7168 * 512))
+
+
 def test_compare(capsys: Capture, text: Text, source: Path, larger: Path, tmp_path: Path) -> None:
     words = ("tokenizer", "compare", 384, text.model, larger, "--text", source, "--model-dim", 256)
     fields = golf_json(capsys, *words, "--tokens-per-s", 1000, "--keep", tmp_path)
@@ -160,11 +170,12 @@ def test_compare(capsys: Capture, text: Text, source: Path, larger: Path, tmp_pa
     assert more["bytes_per_token"] > given["bytes_per_token"] >= trained["bytes_per_token"] - 0.1
     assert more["tokens_per_document"] < given["tokens_per_document"]
     for row in fields["tokenizers"]:
-        assert row["tokens_seen"] == 600_000
-        assert row["bytes_seen"] == pytest.approx(600_000 * row["bytes_per_token"], rel=1e-4)
+        assert row["tokens_seen"] == round(600_000 * relative_speed(row["vocab_size"]))
+        seen = row["tokens_seen"] * row["bytes_per_token"]
+        assert row["bytes_seen"] == pytest.approx(seen, rel=1e-4)
         assert row["embedding_frac"] == round(row["embedding_bytes"] / 16_000_000, 4)
         assert row["byte_table_exact"]
-    assert "1,000 tokens/s whatever the vocabulary" in fields["assumed"]["speed"]
+    assert "1,000 tokens/s with 1,024 pieces; with others" in fields["assumed"]["speed"]
     measured = golf_json(capsys, "tokenizer", "inspect", tmp_path / "bpe_384.model", source)
     assert measured["name"] == trained["name"] == "bpe_384"
     code, out, err = golf(capsys, *words)

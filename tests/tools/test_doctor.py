@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -145,6 +147,46 @@ def test_the_hub_is_not_contacted_and_no_token_is_shown(machine: Callable[..., N
     assert "hf_secret" not in str(found) and "HF_TOKEN=(set)" in found.found
     assert found.status == "note" and "unset HF_HUB_OFFLINE" in found.mend
     assert check("hub", {"HF_HUB_OFFLINE": "0"}).status == "ok"
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A Hub that has the task's repository, and one that does not answer."""
+
+    def do_GET(self) -> None:
+        asked.append((self.path, self.headers.get("Authorization")))
+        if "slow" in self.path:
+            time.sleep(2.0)
+        self.send_response(200 if "golf" in self.path else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+
+asked: list[tuple[str, str | None]] = []
+
+
+def test_the_hub_is_asked_once_where_it_is_wanted(
+    machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine("torch")
+    asked.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    Thread(target=server.serve_forever, daemon=True).start()
+    near = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_TOKEN": "hf_secret"}
+    monkeypatch.setattr(doctor, "HUB_S", 0.5)
+    found = examine(near, online=True)[-1]
+    assert (found.name, found.status) == ("hub", "ok") and "HTTP 200 in" in found.found
+    assert asked == [("/api/datasets/willdepueoai/parameter-golf", None)]
+    assert "hf_secret" not in str(found)
+    other = doctor.reached({**near, "MATCHED_FINEWEB_REPO_ID": "some/where"})
+    assert other.status == "note" and "MATCHED_FINEWEB_REPO_ID" in other.mend
+    slow = doctor.reached({**near, "MATCHED_FINEWEB_REPO_ID": "slow/golf"})
+    assert slow.status == "note" and "timed out in 0." in slow.found
+    server.shutdown()
+    server.server_close()
+    assert doctor.reached(near).status == "note", "nobody listens"
+    assert len(asked) == 3
 
 
 @pytest.mark.slow

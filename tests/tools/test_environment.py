@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -14,6 +15,7 @@ import pytest
 
 from core.train.recipe import Recipe, with_changes
 from core.train.recipes import RECIPES, baseline
+from core.train.schedules import lr_mul
 from tests.conftest import Text
 from tools import environment
 from tools.environment import CONTROL, NOT_YET, VARIABLES, misspelt
@@ -258,10 +260,15 @@ def test_the_idle_embedding_rate_is_named() -> None:
 
 
 def test_a_warmdown_longer_than_an_old_commands_run_is_told() -> None:
-    (note,) = old(ITERATIONS="200").notes
-    assert "schedule.warmdown is 1200 steps, the run 200" in note
-    assert not old(ITERATIONS="200", WARMDOWN_ITERS="0").notes
-    assert not old(ITERATIONS="2000").notes
+    """Under a budget the rates follow the clock alone: nothing falls early that is not short."""
+    (note,) = old(ITERATIONS="200", MAX_WALLCLOCK_SECONDS="0").notes
+    assert "fall from the first step on: schedule.warmdown is 1200 steps, the run 200" in note
+    unlimited = old(ITERATIONS="200", MAX_WALLCLOCK_SECONDS="0").recipe.schedule
+    assert lr_mul(unlimited, 0, 0.0) == 200 / 1200
+    limited = old(ITERATIONS="200")
+    assert not limited.notes and lr_mul(limited.recipe.schedule, 100, 5.0) == 1.0
+    assert not old(ITERATIONS="200", MAX_WALLCLOCK_SECONDS="0", WARMDOWN_ITERS="0").notes
+    assert not old(ITERATIONS="2000", MAX_WALLCLOCK_SECONDS="0").notes
 
 
 def test_without_arguments_a_mac_gets_the_preset_of_its_memory() -> None:
@@ -271,6 +278,13 @@ def test_without_arguments_a_mac_gets_the_preset_of_its_memory() -> None:
         assert "predicted peak" in settled.notes[1]
         assert "a subset, spread-1m; --full" in settled.notes[2]
     assert settle([], "mlx", {}).recipe.name == "small"
+    for place in ("DATA_PATH", "TOKENIZER_PATH", "SEED", "RUN_ID", "OUT_DIR"):
+        kept = settle([], "mlx", {place: "7"}, memory_bytes=16 * GIB).recipe
+        preset = settle([], "mlx", {}, memory_bytes=16 * GIB).recipe
+        assert kept.name == "mac-16g" and kept.score == preset.score, "no default of the script"
+        assert kept.data.micro_batch == preset.data.micro_batch
+    both = {"SEED": "7", "ITERATIONS": "9"}
+    assert settle([], "mlx", both, memory_bytes=16 * GIB).recipe.name == "baseline"
     assert settle([], "torch", {}, memory_bytes=16 * GIB).recipe.name == "baseline"
     full = settle([], "mlx", {}, full=True, memory_bytes=16 * GIB)
     assert full.recipe.score.subset == "full"
@@ -310,15 +324,30 @@ def test_only_the_first_rank_talks() -> None:
 
 
 def test_the_eta_of_scoring_is_told_early(capsys: pytest.CaptureFixture[str]) -> None:
-    for limit, lines in ((0, 1), (1_000_000, 0)):
-        eta = ScoringEta(with_changes(baseline(), [f"score.limit_tokens={limit}"]))
-        eta("start", val_tokens=62_021_846, world_size=1)
+    """Planned before the first step, corrected after ten; validations on the way count."""
+    for words, planned, measured in (
+        (["score.val_every_steps=0"], "before and after packing will take about 30 min", 34),
+        (["schedule.budget_s=0", "schedule.steps=5001"], "5 times on the way", 7 * 17),
+        (["schedule.steps=60"], "about 30 min (planned", 34),
+        (["score.limit_tokens=1000"], "", 0),
+    ):
+        eta = ScoringEta(with_changes(baseline(), words))
+        eta("start", val_tokens=62_021_846, world_size=1, device="Device(gpu, 0)")
+        told = capsys.readouterr().err
+        assert planned in told and bool(told) == bool(planned)
         for step in (9, 10, 11):
             eta("step", step=step, steps=100, tokens_per_s=20_000.0)
         err = capsys.readouterr().err
-        assert err.count("\n") == lines
-        if lines:
-            assert "62,021,845 targets" in err and "about 34 min" in err
+        assert err.count("\n") == bool(measured)
+        if measured:
+            found = re.search(r"62,021,845 targets .*about (\d+) min", err)
+            assert found and abs(int(found[1]) - measured) <= 2, err
+
+
+def test_validations_are_of_the_steps_that_fit() -> None:
+    eta = ScoringEta(baseline())  # 600 s, 1,000 steps between two validations
+    assert eta.validations(12e6) == 13 and eta.validations(524_288.0) == 0
+    assert eta.validations(1e12) == 19, "20,000 steps, of which the last is scored at the end"
 
 
 TINY = {

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.train.recipe import recipe_hash
+from core.train.recipes import named
 from core.train.run_folder import RunFolder
 from tests.conftest import Text
 from tools import english
@@ -225,6 +227,31 @@ def test_what_a_user_can_get_wrong(
     found, _, err = golf(capsys, *words)
     assert (found, sentence in err) == (code, True), err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", [["train", "basline"], ["train", "no.json"], ["train", "--x"]])
+def test_one_rank_of_several_says_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """All of them fail."""
+    told = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        code, _, err = golf(capsys, *words)
+        told.append((code > 0, err != ""))
+    assert told == [(True, True), (True, False)]
+
+
+def test_a_log_says_whose_the_other_values_are(run: Path) -> None:
+    """In a line; the event has every value."""
+    log = (run / "log.txt").read_text(encoding="utf-8")
+    own = recipe_hash(named("smoke"))[:16]
+    assert f"\nall other values from recipe:smoke hash:{own}\n" in log
+    events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    (resolved,) = [event for event in events if event["event"] == "resolved"]
+    assert resolved["values"] == json.loads((run / "recipe.json").read_text())
+    changed = [event["field"] for event in events if event["event"] == "origin"]
+    assert set(changed) == {"schedule.steps", "arch.vocab_size", "data.path", "data.tokenizer"}
 
 
 def test_words_stand_before_between_options_and_behind(capsys: pytest.CaptureFixture[str]) -> None:

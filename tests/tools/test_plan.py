@@ -16,10 +16,13 @@ from core.train.recipe import Recipe, with_changes
 from core.train.recipes import RECIPES, baseline, named
 from tools.costs import (
     HARDWARE,
+    STEP_FLOOR_S,
     fitting_micro_batch,
     fp16_entropy,
+    hardware_of,
     int8_entropy,
     micro_batch_bytes,
+    peak_flops,
     planned_artifact_bytes,
     planned_memory_bytes,
     role_bytes,
@@ -107,8 +110,38 @@ BREAKS = [
     ),
     (("small", "schedule.steps=90000000"), [("train_s", "schedule.budget_s", False)]),
     (("small", "schedule.budget_s=700", "schedule.steps=90000000"), [("train_s", None, True)]),
-    (("mac-8g", "data.train_batch_tokens=52428800"), [("memory_bytes", "data.micro_batch", False)]),
+    (
+        ("mac-8g", "data.train_batch_tokens=52428800", "--hardware", "8xH100"),
+        [("memory_bytes", "data.micro_batch", False)],
+    ),
 ]
+
+
+def test_a_macs_recipe_is_planned_on_a_mac(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, hardware in (
+        (("mac-16g",), "mac"),
+        (("baseline", "--scale", "mac-8g"), "mac"),
+        (("mac-16g", "--hardware", "1xH100"), "1xH100"),
+        (("baseline",), "8xH100"),
+        (("small",), "8xH100"),
+    ):
+        assert golf_plan(capsys, *words)[1]["time"]["hardware"] == hardware
+
+
+def test_no_step_is_planned_in_less_than_its_launches() -> None:
+    for name, hardware in (("smoke", "8xH100"), ("baseline", "mac")):
+        recipe = named(name)
+        step_s = recipe.data.train_batch_tokens / tokens_per_s(recipe, HARDWARE[hardware])
+        assert step_s >= STEP_FLOOR_S
+        assert plan(recipe, hardware)["time"]["steps_in_600_s"] <= 600 / STEP_FLOOR_S
+
+
+def test_devices_are_known_by_their_names() -> None:
+    assert hardware_of("cuda:3", 8).flops == HARDWARE["8xH100"].flops
+    assert hardware_of("Device(gpu, 0)", 1) == hardware_of("mps", 1) == HARDWARE["mac"]
+    assert hardware_of("Device(cpu, 0)", 1) == hardware_of("cpu", 1) == HARDWARE["cpu"]
+    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    assert peak_flops("NVIDIA H100 PCIe") is None and peak_flops("AMD EPYC") is None
 
 
 @pytest.mark.parametrize(("words", "expected"), BREAKS)

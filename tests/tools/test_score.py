@@ -146,14 +146,16 @@ def test_what_a_user_can_get_wrong(
     assert (found, out, sentence in err) == (code, "", True), err
 
 
-def interrupt_in_batch(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+def interrupt_in_batch(
+    monkeypatch: pytest.MonkeyPatch, name: str, number: int, by: int = signal.SIGINT
+) -> None:
     """Ctrl-C arrives while the engine computes its batch of this number, from 0."""
     evaluate = importlib.import_module(f"backend_{name}.evaluate")
     real, calls = evaluate.Evaluator.nats, iter(range(1000))
 
     def nats(self: Any, x: Any, y: Any) -> Any:
         if next(calls) == number:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(by)
         return real(self, x, y)
 
     monkeypatch.setattr(evaluate.Evaluator, "nats", nats)
@@ -184,6 +186,42 @@ def test_what_ctrl_c_stops_goes_on_to_the_same_bits(
     assert resumed["resumed_targets"] == 5120
     assert list(model.parent.iterdir()) == [model]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_keeps_what_is_done(
+    capsys: Capture, text: Text, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, before = ("--backend", "torch"), signal.getsignal(signal.SIGTERM)
+    whole = fields_of(capsys, text, model, *words)
+    with monkeypatch.context() as patch:
+        interrupt_in_batch(patch, "torch", 1, signal.SIGTERM)
+        code, out, err = golf(capsys, text, model, *words)
+    assert (code, out) == (143, "") and "2,048 scored targets kept in" in err
+    assert signal.getsignal(signal.SIGTERM) is before
+    resumed = fields_of(capsys, text, model, *words)
+    assert without_time(resumed) == without_time(whole) and resumed["resumed_targets"] == 2048
+
+
+def test_a_process_that_is_killed_goes_on_from_its_last_save(
+    capsys: Capture, text: Text, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a minute at most is lost to what no handler sees."""
+    evaluate = importlib.import_module("backend_torch.evaluate")
+    real, calls = evaluate.Evaluator.nats, iter(range(1000))
+
+    def dies(self: Any, x: Any, y: Any) -> Any:
+        if next(calls) == 3:
+            raise MemoryError
+        return real(self, x, y)
+
+    assert 0 < scoring.SAVE_EVERY_S <= 30
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "SAVE_EVERY_S", 0.0)
+        patch.setattr(evaluate.Evaluator, "nats", dies)
+        with pytest.raises(MemoryError):
+            golf(capsys, text, model, "--backend", "torch")
+    capsys.readouterr()
+    assert fields_of(capsys, text, model, "--backend", "torch")["resumed_targets"] == 3072
 
 
 @pytest.mark.usefixtures("spread")
