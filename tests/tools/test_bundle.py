@@ -199,3 +199,12 @@ def test_the_verb(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPat
     assert main(["bundle", "nothing"]) == 2
     again = from_json(to_json(named("small")), "small")
     assert again == named("small")
+
+
+def test_docs_have_the_sizes_of_every_recipe() -> None:
+    """Within a few parts in a hundred: a line of code moves them a little, xz's version too."""
+    rows = re.findall(r"^\| `([\w-]+)` \| ([\d,]+) \|", (ROOT / "docs/bundle.md").read_text(), re.M)
+    told = {name: int(size.replace(",", "")) for name, size in rows}
+    assert told.keys() == RECIPES.keys(), "golf bundle --table prints it"
+    for name in ("baseline", "r1061"):
+        assert abs(code_bytes(named(name)) / told[name] - 1) < 0.05, name
