@@ -7,6 +7,7 @@ import pytest
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 OFFICIAL = "data/tokenizers/fineweb_1024_bpe.model"
 CASEOPS = "data/tokenizers/fineweb_8192_bpe_lossless_caps_caseops_v1_reserved.model"
+WEBGOV = "data/webgov_test.jsonl.gz"
 FINEWEB = "data/fineweb_test.jsonl.gz"
 
 

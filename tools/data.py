@@ -88,7 +88,7 @@ def run_tokenize(args: argparse.Namespace) -> int:
         return 0
     for split, fields in manifest["splits"].items():
         print(f"[{split}]")
-        print_fields(fields)
+        print_fields({**fields, **_difference(fields, "normalised_bytes", "raw_bytes")})
     if not manifest["splits"]["train"]["documents"]:
         note("no document is left to train on: all of them are validation; lower --val-docs")
     return 0
@@ -123,8 +123,15 @@ def run_info(args: argparse.Namespace) -> int:
         return 0
     for split, found in fields.items() if args.path.is_dir() else [(args.path.name, fields)]:
         print(f"[{split}]")
-        print_fields(found)
+        print_fields({**found, **_difference(found, "bytes_reference", "bytes_raw")})
     return 0
+
+
+def _difference(fields: dict[str, Any], counted: str, raw: str) -> dict[str, int]:
+    """Bytes that the tokens stand for beyond the documents' own; fewer, where it is below 0."""
+    if fields[raw] is None:
+        return {}
+    return {"bytes_difference": fields[counted] - fields[raw]}
 
 
 def _check_words(args: argparse.Namespace) -> None:

@@ -11,15 +11,17 @@ from typing import Any
 
 from core.arch.params import flops_per_token
 from core.artifact.ledger import CAP_BYTES
+from core.data.byte_tokenizer import BYTE260
 from core.data.documents import Sample, read_documents
+from core.data.lossy import why_lossy
 from core.data.pieces import Tokenizer
 from core.data.survey import kinds, survey, unused, why_inexact
-from core.data.token_bytes import byte_table, check_table
 from core.data.tokenizer import open_tokenizer, train_tokenizer
 from core.train.recipes import baseline
+from tools import tokenizer_train
 from tools.say import UsageError, note, print_fields, print_json
+from tools.tokenizer_train import add_bounds, say_cut
 
-TRAIN_BYTES = 500_000_000  # the trainer holds about seven times as much
 COMPARE_BYTES = 100_000_000
 BASELINE_TOKENS_PER_S = 12.0e6  # 9 x 512, 1,024 pieces, sequences of 1,024, on 8xH100
 TASK_S = 600
@@ -39,46 +41,25 @@ COLUMNS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-    make = verbs.add_parser("train", help="documents to a SentencePiece BPE model")
-    make.add_argument("inputs", nargs="+", type=Path, help=".jsonl, .jsonl.gz, .txt or folders")
-    make.add_argument("--vocab-size", type=int, default=1024)
-    make.add_argument("--out", required=True, type=Path, help="the .model file to write")
-    _add_bounds(make, TRAIN_BYTES)
-    make.set_defaults(run=run_train)
+    make = verbs.add_parser(
+        "train", help="documents to a SentencePiece BPE model", description=tokenizer_train.__doc__
+    )
+    tokenizer_train.add_arguments(make)
     look = verbs.add_parser("inspect", help="pieces, cost, and what it makes of a text")
-    look.add_argument("model", help="a SentencePiece model")
+    look.add_argument("model", help="a tokenizer's file, or byte260")
     look.add_argument("text", nargs="*", help="files or folders to try it on")
     look.add_argument("--model-dim", type=int, default=512)
     look.add_argument("--json", action="store_true", help="one JSON object on stdout")
     look.set_defaults(run=run_inspect, more_words="text")
     both = verbs.add_parser("compare", help="several tokenizers on one text, side by side")
-    both.add_argument("tokenizers", nargs="+", help=".model files, or sizes to train on the text")
+    both.add_argument("tokenizers", nargs="+", help="files, byte260, or sizes to train on the text")
     both.add_argument("--text", nargs="+", type=Path, required=True, help="files or folders")
     both.add_argument("--model-dim", type=int, default=512)
     both.add_argument("--tokens-per-s", type=float, default=BASELINE_TOKENS_PER_S)
     both.add_argument("--keep", type=Path, metavar="DIR", help="where trained models stay")
-    _add_bounds(both, COMPARE_BYTES)
+    add_bounds(both, COMPARE_BYTES)
     both.add_argument("--json", action="store_true", help="one JSON object on stdout")
     both.set_defaults(run=run_compare)
-
-
-def run_train(args: argparse.Namespace) -> int:
-    sample = Sample(read_documents(args.inputs), args.train_docs, args.max_bytes)
-    tokenizer = train_tokenizer(sample, args.vocab_size, args.out)
-    check_table(byte_table(tokenizer), tokenizer)
-    _say_cut(sample, "trained on")
-    if tokenizer.vocab_size != args.vocab_size:
-        note(f"the text gave {tokenizer.vocab_size} pieces, fewer than --vocab-size")
-    print_fields(
-        {
-            "model": str(args.out),
-            "vocab_size": tokenizer.vocab_size,
-            "documents": sample.taken_documents,
-            "bytes": sample.taken_bytes,
-            "sha256": tokenizer.sha256,
-        }
-    )
-    return 0
 
 
 def run_inspect(args: argparse.Namespace) -> int:
@@ -107,7 +88,7 @@ def run_compare(args: argparse.Namespace) -> int:
     sample = Sample(read_documents(args.text), args.train_docs, args.max_bytes)
     if sum(1 for _ in sample) < 2:
         raise ValueError("one document cannot be trained on and measured apart; name more text")
-    _say_cut(sample, "used")
+    say_cut(sample, "used")
     with TemporaryDirectory() as scratch:
         folder = args.keep or Path(scratch)
         rows = [_row(_named(word, folder, args), args) for word in args.tokenizers]
@@ -131,6 +112,8 @@ def described(tokenizer: Tokenizer, model_dim: int) -> dict[str, Any]:
         "kinds": kinds(tokenizer),
         "model_dim": model_dim,
         **embedding(tokenizer.vocab_size, model_dim),
+        "transform": tokenizer.transform,
+        "lossy": why_lossy(tokenizer) or None,
         "byte_table_exact": not why,
         "byte_table_problem": why or None,
     }
@@ -144,6 +127,8 @@ def tried(tokenizer: Tokenizer, documents: Iterable[str]) -> dict[str, Any]:
     return {
         "documents": found.documents,
         "bytes": found.text_bytes,
+        "bytes_decoded": found.decoded_bytes,
+        "bytes_difference": found.decoded_bytes - found.text_bytes,
         "tokens": found.tokens,
         "bytes_per_token": round(found.bytes_per_token, 4),
         "tokens_per_document": round(found.tokens_per_document, 1),
@@ -195,7 +180,7 @@ def _documents(args: argparse.Namespace, *, measured: bool) -> Iterator[str]:
 
 def _check_named(words: list[str]) -> None:
     for word in words:
-        if not word.isdigit() and not Path(word).is_file():
+        if not word.isdigit() and word != BYTE260 and not Path(word).is_file():
             raise UsageError(f"{word}: neither a .model file that exists nor a number of pieces")
 
 
@@ -246,25 +231,7 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _say_cut(sample: Sample, done: str) -> None:
-    if sample.cut:
-        note(
-            f"{done} the first {sample.taken_documents:,} documents, {sample.taken_bytes:,} bytes; "
-            "the rest is left out (--train-docs, --max-bytes)"
-        )
-
-
 def _positive(value: float, name: str) -> Any:
     if not value > 0:
         raise UsageError(f"{name} {value} must be above 0")
     return value
-
-
-def _add_bounds(parser: argparse.ArgumentParser, max_bytes: int) -> None:
-    parser.add_argument("--train-docs", type=int, default=0, help="the first N documents (0: all)")
-    parser.add_argument(
-        "--max-bytes",
-        type=int,
-        default=max_bytes,
-        help=f"of text, from the beginning (0: all; default {max_bytes:,})",
-    )

@@ -202,8 +202,62 @@ def test_what_is_measured_is_not_trained_on(
     assert fields["text"] == {"documents": 25, "bytes": sum(map(len, trained)) + 50, "cut": False}
 
 
+def test_bytes_by_name_and_by_file(capsys: Capture, source: Path, tmp_path: Path) -> None:
+    made = tmp_path / "my.json"
+    code, out, _ = golf(capsys, "tokenizer", "train", "--bytes", "--out", made)
+    assert code == 0 and "vocab_size  260" in out
+    words = ("data", "tokenize", source, "--val-docs", 6, "--workers", 1, "--tokenizer")
+    for name, tokenizer in (("a", "byte260"), ("b", made)):
+        manifest = golf_json(capsys, *words, tokenizer, "--out", tmp_path / name)
+        val = manifest["splits"]["val"]
+        assert val["tokens"] == val["raw_bytes"] + 6 == val["normalised_bytes"] + 6
+    info = golf_json(capsys, "data", "info", tmp_path / "a", "--tokenizer", made)
+    assert info["val"]["bytes_reference"] == info["val"]["bytes_raw"] == val["raw_bytes"]
+    assert golf(capsys, "data", "verify", tmp_path / "b", "--tokenizer", "byte260")[0] == 0
+    found = golf_json(capsys, "tokenizer", "inspect", "byte260", source)
+    assert found["byte_table_exact"] and found["text"]["lossless"] and found["lossy"] is None
+    rows = golf_json(capsys, "tokenizer", "compare", "byte260", "384", "--text", source)
+    assert rows["tokenizers"][0]["bytes_per_token"] == 1.0
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_case_is_told_by_the_model_alone(
+    capsys: Capture, text: Text, source: Path, tmp_path: Path, lossless: bool
+) -> None:
+    model, out = tmp_path / "case.model", tmp_path / "out"
+    words = ["--case", "--vocab-size", 384, "--out", model, *["--lossless"] * lossless]
+    code, said, _ = golf(capsys, "tokenizer", "train", source, *words)
+    assert code == 0 and "transform   lossless_caps_caseops_v1" in said
+    where = ("--tokenizer", model, "--val-docs", 6, "--workers", 1, "--out", out)
+    code, said, _ = golf(capsys, "data", "tokenize", source, *where)
+    assert code == 0 and ("bytes_difference   0\n" in said) == lossless
+    info = golf_json(capsys, "data", "info", out, "--tokenizer", model)["val"]
+    raw = sum(len(d.encode()) for d in text.documents[:6])
+    assert info["bytes_raw"] == raw and (info["bytes_reference"] == raw) == lossless
+    said = golf(capsys, "data", "info", out, "--tokenizer", model)[1]
+    assert f"bytes_difference  {info['bytes_reference'] - raw:,}\n" in said
+    assert golf(capsys, "data", "verify", out, "--tokenizer", model)[0] == 0
+    found = golf_json(capsys, "tokenizer", "inspect", model, source)
+    assert found["transform"] == "lossless_caps_caseops_v1" and found["lossy"] is None
+    assert found["text"]["lossless"] == lossless
+    assert (found["text"]["bytes_difference"] == 0) == lossless
+
+
+def test_a_lossless_model_gives_every_document_back(
+    capsys: Capture, source: Path, tmp_path: Path
+) -> None:
+    words = ("--lossless", "--vocab-size", 384, "--out", tmp_path / "x.model")
+    assert golf(capsys, "tokenizer", "train", source, *words)[0] == 0
+    found = golf_json(capsys, "tokenizer", "inspect", tmp_path / "x.model", source)
+    assert found["byte_table_exact"] and found["text"]["lossless"]
+    assert found["text"]["bytes_difference"] == 0
+
+
 USAGE = [
     # words, exit code, part of the sentence on stderr
+    ("tokenizer train --out OUT", 2, "nothing to train on"),
+    ("tokenizer train SOURCE --bytes --out OUT", 2, "--bytes needs no training: leave documents"),
+    ("tokenizer train --bytes --case --out OUT", 2, "leave --case away"),
     ("data tokenize --tokenizer MODEL --out OUT", 2, "nothing to tokenize"),
     ("data tokenize SOURCE --from-shards SHARDS --tokenizer MODEL --out OUT", 2, "one of them"),
     ("data tokenize --from-shards SHARDS --tokenizer MODEL --out OUT", 2, "go together"),
