@@ -14,7 +14,7 @@ from core.arch.params import Rule, param_table
 from core.arch.spec import ModelSpec
 from core.train.newton_schulz import coefficients
 from core.train.recipe import Optim
-from core.train.schedules import Knobs, rates
+from core.train.schedules import START, Knobs, rates
 
 State = dict[str, Any]  # arrays as "weight/<name>", "momentum/<name>", ...; step, elapsed_s
 Arrays = dict[str, array]
@@ -33,7 +33,7 @@ class Optimizer:
 
     def start(self, weights: Arrays) -> State:
         """The state before the first step."""
-        state: State = {"step": 0, "elapsed_s": 0.0}
+        state: State = dict(START)
         state |= {f"weight/{name}": weight for name, weight in weights.items()}
         for rule, names in self.banks:
             for part in ("momentum",) if rule == "matrix" else ("adam_mean", "adam_square"):
@@ -41,7 +41,7 @@ class Optimizer:
             if rule == "matrix" and self.optim.row_beta2:
                 rows = {name: weights[name][:, :1] for name in names}
                 state |= {f"row_square/{n}": mx.zeros_like(row) for n, row in rows.items()}
-        if self.optim.ema_decay:
+        if self.optim.averages:
             state |= {f"ema/{n}": mx.array(weight) for n, weight in weights.items()}
         return state
 
@@ -66,7 +66,7 @@ class Optimizer:
         new: Arrays = {}
         for rule, names in self.banks:
             new |= (self._muon if rule == "matrix" else self._adam)(old, grads, dials, rule, names)
-        if self.optim.ema_decay:
+        if self.optim.averages:
             for name in grads:
                 weight = mx.where(good, new[f"weight/{name}"], old[f"weight/{name}"])
                 new[f"ema/{name}"] = ema(old[f"ema/{name}"], weight, dials["ema_decay"])

@@ -15,6 +15,7 @@ from backend_torch.evaluate import Evaluator
 from backend_torch.feeder import Feeder
 from backend_torch.model import GPT
 from backend_torch.optimizer import Optimizer, arrays, averaged
+from backend_torch.qat import Rounding, put, rounded, row_steps
 from backend_torch.weights import load_weights, parameters, to_numpy
 from core.arch.params import Weights, init_params
 from core.score.bpb import Scored
@@ -31,11 +32,12 @@ from core.train.events import (
     log_warmup,
     silent,
 )
-from core.train.finish import Finished, finish
+from core.train.finish import Finished, finish, look
 from core.train.keeper import Ask, Keeper, Lead, Snapshot, Stopped, check_snapshot
+from core.train.qat import noise_keys, rounded_levels
 from core.train.reader import StepReader
 from core.train.recipe import Recipe
-from core.train.schedules import Knobs, knobs, validates
+from core.train.schedules import PLAIN, Knobs, Stage, after, knobs, stages, validates
 
 MicroBatches = list[tuple[Tensor, Tensor]]
 
@@ -51,20 +53,23 @@ class Trainer:
         compiles = _compiles(recipe, group.device)
         self.optimizer = Optimizer(recipe.arch, recipe.optim, compiles)
         self.state = self.optimizer.start(parameters(self.model))
-        self._nats = self.model.token_nats
-        if compiles:
-            self._nats = torch.compile(self._nats, dynamic=False)
+        self._sizes = recipe.data.phases(recipe.arch.seq_len)
+        self._levels = rounded_levels(recipe.arch, recipe.quant, recipe.qat)
+        self._nats_of = torch.compile(self._nats, dynamic=False) if compiles else self._nats
 
-    def gradients(self, batches: MicroBatches, phase: int = -1) -> tuple[Tensor, dict[str, Tensor]]:
+    def gradients(
+        self, batches: MicroBatches, stage: Stage = PLAIN, step: int = 0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss in nats per token of the whole step, and its gradients, over all ranks.
 
-        phase: which of the spec's orders the blocks run in.
+        step: how many were done before; it is what the noise of training is drawn by.
         """
+        tokens = self._sizes[stage.batch_phase].train_batch_tokens
+        by = self._rounding(step) if stage.qat else None
         self.model.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.group.device)
         for x, y in batches:
-            nats = self._nats(x, y, phase, self.recipe.optim.z_loss).sum(-1).sum()
-            nats = nats / self.recipe.data.train_batch_tokens
+            nats = self._nats_of(x, y, stage.phase, by).sum(-1).sum() / tokens
             nats.backward()
             total += nats.detach()
         grads = {name: _grad(weight) for name, weight in parameters(self.model).items()}
@@ -73,15 +78,14 @@ class Trainer:
 
     def step(self, batches: MicroBatches, now: Knobs) -> Tensor:
         """One optimizer step; the loss before it, or NaN where the step was not applied."""
-        loss, grads = self.gradients(batches, now.phase)
+        loss, grads = self.gradients(batches, now.stage, now.step)
         good = self.optimizer.update(self.state, grads, now)
         return torch.where(good, loss, torch.nan)
 
-    def warm_up(self, batches: MicroBatches) -> None:
-        """A step in each phase, for what it compiles and allocates; then all state is put back."""
+    def warm_up(self, batches: MicroBatches, stage: Stage = PLAIN) -> None:
+        """A step of this stage, for what it compiles and allocates; then all state is put back."""
         saved = {key: array.detach().clone() for key, array in arrays(self.state).items()}
-        for phase in range(len(self.recipe.arch.orders)):
-            float(self.step(batches, replace(knobs(self.recipe, 0, 0.0), phase=phase)))
+        float(self.step(batches, replace(knobs(self.recipe, 0, 0.0), stage=stage)))
         with torch.no_grad():
             for key, array in arrays(self.state).items():
                 array.copy_(saved[key])
@@ -100,6 +104,10 @@ class Trainer:
                 else:
                     self.state[key] = value
 
+    def packs(self) -> Weights:
+        """What would be packed now: the average where there is one."""
+        return to_numpy(averaged(self.state))
+
     def score(self, validation: Validation, phase: int = -1, ask: Ask | None = None) -> Scored:
         """Score the weights that are being trained, the blocks in the order of this phase."""
         settings = self.recipe.score
@@ -112,6 +120,19 @@ class Trainer:
         """Score other weights; they take the place of those in training."""
         load_weights(self.model, weights, self.recipe.arch)
         return self.score(validation, -1, ask)
+
+    def _nats(self, x: Tensor, y: Tensor, phase: int, by: Rounding | None) -> Tensor:
+        """Of each target, (B, T): what is trained on, by the weights as they are or rounded."""
+        weights = None if by is None else rounded(parameters(self.model), self._levels, by)
+        return self.model.token_nats(x, y, phase, self.recipe.optim.z_loss, weights)
+
+    def _rounding(self, step: int) -> Rounding:
+        recipe, count = self.recipe, len(self._levels)
+        steps = row_steps(parameters(self.model), self._levels, recipe.quant.scale_floor)
+        if recipe.qat.form == "ste":
+            return Rounding(steps, None)
+        keys = noise_keys(recipe.seed, step, count).tolist()
+        return Rounding(steps, put(keys, self.group.device))
 
 
 def train(
@@ -130,19 +151,22 @@ def train(
     events, keeper = (events, keeper) if main else (silent, keeper.silent())
     lead = Lead(group, keeper)
     log_start(events, recipe, corpus, "torch", group, attention_choice(group.device))
-    warmup_s = 0.0
+    passes_s: list[list[float]] = []  # of the warm-up, stage by stage
     for _ in range(schedule.warmup_steps):
-        with clock.phase("warmup"):
-            trainer.warm_up(feeder.batch(0))
-        warmup_s = clock.seconds("warmup") - warmup_s
-    log_warmup(events, recipe, clock.seconds("warmup"))
+        passes_s.append([])
+        for stage in stages(recipe):
+            before_s = clock.seconds("warmup")
+            with clock.phase("warmup"):
+                trainer.warm_up(feeder.batch_at(0, stage.batch_phase), stage)
+            passes_s[-1].append(clock.seconds("warmup") - before_s)
+    log_warmup(events, recipe, passes_s)
     if keeper.snapshot is not None:
         trainer.restore(keeper.snapshot)
         clock.charge("train", state["elapsed_s"])
     if keeper.goes_on:
         log_resumed(events, recipe, state["step"], state["elapsed_s"])
     reader = StepReader(recipe, events, partial(keeper.save, trainer.snapshot))
-    clock.begin(lap_s=warmup_s / len(recipe.arch.orders))
+    clock.begin(lap_s=max(passes_s[-1]) if passes_s else 0.0)
     while True:
         step, elapsed_s = state["step"], state["elapsed_s"]
         step_s, stop, saves = group.max(clock.next_s(), keeper.stops(), keeper.due(step))
@@ -153,7 +177,7 @@ def train(
             reader.settle()
             (elapsed_s,) = group.max(clock.lap("train"))
             state["elapsed_s"] = elapsed_s
-        dials = knobs(recipe, step, elapsed_s)
+        dials = knobs(recipe, step, elapsed_s, state["snapshots"])
         if saves or last:
             with clock.phase("save"):
                 saved = keeper.save(trainer.snapshot)
@@ -164,22 +188,23 @@ def train(
             group.close()
             raise Stopped(keeper.asked_to_stop)
         if scores:
+            scores_now = partial(trainer.score, corpus.validation, dials.stage.phase)
             try:
                 with clock.phase("score"):
-                    scored = lead.alone(partial(trainer.score, corpus.validation, dials.phase))
+                    seen = lead.alone(partial(look, recipe, scores_now, trainer.packs, code_bytes))
             except Stopped:
                 continue  # to where the state is saved
-            if scored is not None:
-                log_val(events, recipe, step, elapsed_s, scored, corpus.validation)
+            if seen is not None:
+                log_val(events, recipe, step, elapsed_s, *seen, corpus.validation)
         if last:
             break
-        loss = trainer.step(feeder.batch(step), dials)
+        loss = trainer.step(feeder.batch_at(state["tokens_done"], dials.stage.batch_phase), dials)
         reader.settle()
         (elapsed_s,) = group.max(clock.lap("train"))
-        state |= {"step": step + 1, "elapsed_s": elapsed_s}
-        reader.tell(step + 1, elapsed_s, loss, dials)
+        state |= after(recipe, state, dials) | {"elapsed_s": elapsed_s}
+        reader.tell(state, loss, dials)
     log_stop(events, recipe, step, elapsed_s)
-    weights = to_numpy(averaged(state))
+    weights = trainer.packs()
     keeper.save_weights(weights)
     rest = (corpus.validation, trainer.score_weights, code_bytes, clock, events)
     try:

@@ -8,11 +8,19 @@ from typing import Any
 
 from core.arch.fields import closest
 from core.arch.spec import ModelSpec
+from core.data.batches import Data
+from core.train.qat import Qat
 from core.train.recipe import Optim, Schedule
 from tools.say import UsageError, print_fields, print_json
 from tools.techniques import TECHNIQUES, Technique
 
-SECTIONS: dict[str, type] = {"arch": ModelSpec, "optim": Optim, "schedule": Schedule}
+SECTIONS: dict[str, type] = {
+    "arch": ModelSpec,
+    "optim": Optim,
+    "schedule": Schedule,
+    "data": Data,
+    "qat": Qat,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +72,7 @@ def row(technique: Technique) -> dict[str, Any]:
 
 
 def default(technique: Technique) -> str:
-    """Of its first field, in a ModelSpec, Optim or Schedule that nobody changed."""
+    """Of its first field, in a section that nobody changed."""
     held = {field.name: field.default for field in fields(SECTIONS[technique.section])}
     return spelled(held[technique.fields[0]])
 
@@ -75,6 +83,8 @@ def spelled(value: object) -> str:
 
 
 def test(technique: Technique) -> str:
+    if "/" in technique.case:
+        return f"pytest {technique.case}"
     return f"pytest tests/parity -k {technique.case}"
 
 

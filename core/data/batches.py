@@ -46,7 +46,6 @@ class Data:
         if self.micro_batch < 0:
             raise ValueError(f"data: micro_batch {self.micro_batch} must not be negative")
         _check_schedule(self)
-        _refuse_schedule(self)  # to be deleted when the loops pass a phase
 
     def phases(self, seq_len: int) -> tuple[BatchPhase, ...]:
         """The schedule, or its one phase; ValueError where it does not fit arch.seq_len.
@@ -204,11 +203,3 @@ def _check_schedule(data: Data) -> None:
                 f"{phase.seq_len}; expected rows of 1 token or more, no longer than the step, and "
                 f"no more tokens than train_batch_tokens {data.train_batch_tokens}"
             )
-
-
-def _refuse_schedule(data: Data) -> None:
-    if data.batch_schedule:
-        raise ValueError(
-            "data: batch_schedule is not followed by the training loops yet; leave it empty, and "
-            "set data.train_batch_tokens and arch.seq_len for the whole run"
-        )

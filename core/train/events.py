@@ -7,7 +7,7 @@ writes them down, a terminal shows them; none of the three knows the others.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from core.arch.fields import to_plain
@@ -21,6 +21,7 @@ from core.train.recipe import Recipe, recipe_hash
 from core.train.schedules import Knobs
 
 Events = Callable[..., None]  # events(kind, **fields)
+Numbers = Mapping[str, Any]  # a run's: step, elapsed_s, tokens_done, snapshots
 
 LINES: dict[str, str] = {
     "origin": "set {field}={value} from {origin}",
@@ -32,7 +33,10 @@ LINES: dict[str, str] = {
         "train_tokens:{train_tokens} val_tokens:{val_tokens}\n"
         "world_size:{world_size} train_batch_tokens:{train_batch_tokens} seq_len:{seq_len}"
     ),
-    "warmup": "warmup_step:{steps}/{steps} warmup_time:{ms:.0f}ms (rolled back, not in the budget)",
+    "warmup": (
+        "warmup_step:{steps}/{steps} warmup_time:{ms:.0f}ms (rolled back, not in the budget; "
+        "graphs {graphs})"
+    ),
     "step": (
         "step:{step}/{steps} train_loss:{train_loss:.4f} train_time:{train_ms:.0f}ms "
         "step_avg:{step_avg_ms:.2f}ms progress:{progress:.6f} lr_mul:{lr_mul:.4f} "
@@ -47,7 +51,7 @@ LINES: dict[str, str] = {
     "val": (
         "step:{step}/{steps} val_loss:{val_loss:.4f} val_bpb:{val_bpb:.4f} "
         "train_time:{train_ms:.0f}ms step_avg:{step_avg_ms:.2f}ms "
-        "tokens:{tokens} bytes:{bytes}{subset}{lossy}"
+        "tokens:{tokens} bytes:{bytes} artifact_bytes:{artifact_bytes}{subset}{lossy}"
     ),
     "stop": "stopped: step:{step}/{steps} train_time:{train_ms:.0f}ms",
     "stopping_early": (
@@ -109,14 +113,17 @@ def log_resolved(events: Events, recipe: Recipe, base: Recipe) -> None:
     events("resolved", base=base.name, base_hash=recipe_hash(base)[:16], values=to_plain(recipe))
 
 
-def log_warmup(events: Events, recipe: Recipe, seconds: float) -> None:
-    events("warmup", steps=recipe.schedule.warmup_steps, ms=1000.0 * seconds)
+def log_warmup(events: Events, recipe: Recipe, passes_s: list[list[float]]) -> None:
+    """passes_s: seconds of each pass over the graphs, in turn; the first one compiles them."""
+    passes_ms = [[1000.0 * seconds for seconds in graphs] for graphs in passes_s]
+    shown = ["+".join(f"{ms:.0f}" for ms in graphs) + "ms" for graphs in passes_ms]
+    steps, ms = recipe.schedule.warmup_steps, sum(map(sum, passes_ms))
+    events("warmup", steps=steps, ms=ms, passes_ms=passes_ms, graphs=", then ".join(shown))
 
 
-def log_step(
-    events: Events, recipe: Recipe, step: int, elapsed_s: float, loss: float, dials: Knobs
-) -> None:
-    """After step number `step` (from 1); progress is what its rates were computed from."""
+def log_step(events: Events, recipe: Recipe, numbers: Numbers, loss: float, dials: Knobs) -> None:
+    """After a step; `numbers` are the run's behind it, progress is what its rates came from."""
+    step, elapsed_s = int(numbers["step"]), numbers["elapsed_s"]
     events(
         "step",
         **_where(recipe, step, elapsed_s),
@@ -124,20 +131,24 @@ def log_step(
         progress=dials.progress,
         lr_mul=dials.lr_mul,
         momentum=dials.momentum,
-        tokens_per_s=step * recipe.data.train_batch_tokens / max(elapsed_s, 1e-9),
+        tokens_done=numbers["tokens_done"],
+        tokens_per_s=numbers["tokens_done"] / max(elapsed_s, 1e-9),
         log_every_steps=recipe.schedule.log_every_steps,
     )
 
 
-def log_bad_step(events: Events, recipe: Recipe, step: int, in_a_row: int) -> None:
-    """A step that was not applied, and which rows of seq_len tokens it was made of."""
-    rows = recipe.data.train_batch_tokens // recipe.arch.seq_len
+def log_bad_step(
+    events: Events, recipe: Recipe, numbers: Numbers, dials: Knobs, in_a_row: int
+) -> None:
+    """A step that was not applied, and which rows of arch.seq_len tokens it was made of."""
+    seq_len, done = recipe.arch.seq_len, int(numbers["tokens_done"])
+    size = recipe.data.phases(seq_len)[dials.stage.batch_phase]
     events(
         "bad_step",
-        step=step,
+        step=numbers["step"],
         steps=recipe.schedule.steps,
-        first_row=(step - 1) * rows,
-        last_row=step * rows - 1,
+        first_row=(done - size.train_batch_tokens) // seq_len,
+        last_row=done // seq_len - 1,
         in_a_row=in_a_row,
     )
 
@@ -156,9 +167,13 @@ def log_val(
     step: int,
     elapsed_s: float,
     scored: Scored,
+    counts: Ledger,
     validation: Validation,
 ) -> None:
-    events("val", **_where(recipe, step, elapsed_s), **score_fields(scored, validation))
+    """A score on the way, with the bytes of code and weights if this were the end."""
+    fields = score_fields(scored, validation)
+    sizes = {"artifact_bytes": counts.artifact_bytes}
+    events("val", **_where(recipe, step, elapsed_s), **fields, **sizes)
 
 
 def log_stop(events: Events, recipe: Recipe, step: int, elapsed_s: float) -> None:

@@ -71,9 +71,25 @@ def finish(
     )
 
 
+def look(
+    recipe: Recipe,
+    score: Callable[[Ask], Scored],
+    packs: Callable[[], Weights],
+    code_bytes: int,
+    ask: Ask,
+) -> tuple[Scored, Ledger]:
+    """A score on the way, and what code and weights would be in bytes if this were the end."""
+    scored = score(ask)
+    return scored, ledger(write(_artifact(packs(), recipe), recipe.quant.codec), code_bytes)
+
+
 def pack(weights: Weights, recipe: Recipe, clock: BudgetClock) -> tuple[Artifact, bytes]:
     """Quantize by the recipe and write the artifact."""
     with clock.phase("quantize"):
-        artifact = Artifact(recipe.arch, tuple(quantize(weights, recipe.arch, recipe.quant)))
+        artifact = _artifact(weights, recipe)
     with clock.phase("compress"):
         return artifact, write(artifact, recipe.quant.codec)
+
+
+def _artifact(weights: Weights, recipe: Recipe) -> Artifact:
+    return Artifact(recipe.arch, tuple(quantize(weights, recipe.arch, recipe.quant)))

@@ -7,17 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import SupportsFloat
 
-from core.train.events import Events, log_bad_step, log_step
+from core.train.events import Events, Numbers, log_bad_step, log_step
 from core.train.recipe import Recipe
-from core.train.schedules import Knobs
+from core.train.schedules import START, Knobs
 
 MOST_BAD_STEPS = 3  # in a row, before a run is given up
 
 
 @dataclass(frozen=True)
 class _Told:
-    step: int
-    elapsed_s: float
+    numbers: Numbers  # behind the step
     loss: SupportsFloat  # on the device; to read it is to wait for its step
     dials: Knobs
 
@@ -36,10 +35,10 @@ class StepReader:
         self._give_up = give_up
         self._told: _Told | None = None
 
-    def tell(self, step: int, elapsed_s: float, loss: SupportsFloat, dials: Knobs) -> None:
-        """Step number `step` (from 1) is on its way; a loss of NaN says it was not applied."""
+    def tell(self, state: Numbers, loss: SupportsFloat, dials: Knobs) -> None:
+        """The step that led to `state` is on its way; a loss of NaN says it was not applied."""
         assert self._told is None, "settle the step before"
-        self._told = _Told(step, elapsed_s, loss, dials)
+        self._told = _Told({name: state[name] for name in START}, loss, dials)
 
     def settle(self) -> None:
         """Wait for the step that was told last, and report it."""
@@ -49,15 +48,15 @@ class StepReader:
         loss = float(told.loss)
         if math.isfinite(loss):
             self.bad_steps = 0
-            log_step(self._events, self._recipe, told.step, told.elapsed_s, loss, told.dials)
+            log_step(self._events, self._recipe, told.numbers, loss, told.dials)
             return
         self.bad_steps += 1
-        log_bad_step(self._events, self._recipe, told.step, self.bad_steps)
+        log_bad_step(self._events, self._recipe, told.numbers, told.dials, self.bad_steps)
         if self.bad_steps >= MOST_BAD_STEPS:
             self._give_up()
             raise Diverged(
                 f"the loss or a gradient was NaN or infinite in {self.bad_steps} steps in a row, "
-                f"the last one step {told.step}; none was applied, and what was reached before is "
-                f"in the checkpoint. Lower the rates (optim.matrix_lr, optim.embed_lr), set "
-                f"optim.grad_clip_norm, or look at the data of those steps"
+                f"the last one step {told.numbers['step']}; none was applied, and what was reached "
+                f"before is in the checkpoint. Lower the rates (optim.matrix_lr, optim.embed_lr), "
+                f"set optim.grad_clip_norm, or look at the data of those steps"
             )

@@ -15,6 +15,7 @@ from core.artifact.quant import Quant
 from core.data.batches import Data
 from core.score.scoring import Score
 from core.train.newton_schulz import NSTable
+from core.train.qat import Qat
 
 Precision = Literal["autocast", "cast", "fp32"]
 Compile = Literal["auto", "on", "off"]
@@ -56,6 +57,8 @@ class Optim:
     z_loss: float = 0.0  # times the square of the log of what the softmax divides by, in the loss
     grad_clip_norm: float = 0.0  # of all gradients as one vector; 0: as they are
     ema_decay: float = 0.0  # 0: the weights themselves are what is packed
+    swa_every_steps: int = 0  # or their mean over snapshots so far apart; 0: none
+    swa_below: float = 0.2  # taken once the rates' multiplier is below this
 
     def __post_init__(self) -> None:
         for name in (*LEAST_ZERO, "grad_clip_norm", "z_loss"):
@@ -73,8 +76,17 @@ class Optim:
             pair = self.betas(rule)
             fits = len(pair) == 2 and all(0 <= beta < 1 for beta in pair)
             _need(fits, f"optim.{rule}_betas", pair, "two numbers in [0, 1)")
+        every = self.swa_every_steps
+        fits = every == 0 or (every > 0 and not self.ema_decay)
+        _need(fits, "optim.swa_every_steps", every, "at least 0, and 0 beside optim.ema_decay")
+        _need(self.swa_below > 0, "optim.swa_below", self.swa_below, "positive")
         _need(self.ns_steps >= 1, "optim.ns_steps", self.ns_steps, "at least 1")
         _need(0 < self.adam_eps < math.inf, "optim.adam_eps", self.adam_eps, "positive and finite")
+
+    @property
+    def averages(self) -> bool:
+        """Whether an average of the weights is packed in their place."""
+        return self.ema_decay > 0 or self.swa_every_steps > 0
 
     def betas(self, rule: str) -> tuple[float, ...]:
         """Adam's two decays for parameters of this rule."""
@@ -123,15 +135,12 @@ class Recipe:
     optim: Optim = field(default_factory=Optim)
     schedule: Schedule = field(default_factory=Schedule)
     data: Data = field(default_factory=Data)
+    qat: Qat = field(default_factory=Qat)
     quant: Quant = field(default_factory=Quant)
     score: Score = field(default_factory=Score)
 
     def __post_init__(self) -> None:
-        tokens, seq_len = self.data.train_batch_tokens, self.arch.seq_len
-        if tokens % seq_len:
-            raise ValueError(
-                f"data.train_batch_tokens {tokens} is not a multiple of arch.seq_len {seq_len}"
-            )
+        self.data.phases(self.arch.seq_len)  # raises where they do not fit
 
 
 def with_changes(recipe: Recipe, changes: Iterable[str]) -> Recipe:

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from core.arch.spec import ModelSpec
 from core.train.recipe import Optim, Recipe, Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What has a graph of its own; by default what is scored: the last order, unrounded."""
+
+    phase: int = -1  # of arch.phases: the order of the blocks
+    batch_phase: int = 0  # of data.batch_schedule: the shape of the batches
+    qat: bool = False  # whether the matrices are rounded
+
+
+PLAIN = Stage()
+START = {"step": 0, "elapsed_s": 0.0, "tokens_done": 0, "snapshots": 0}  # a run's numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,20 +32,27 @@ class Knobs:
     momentum: float
     ema_decay: float
     wd_mul: float = 1.0
-    phase: int = -1  # of the order of the blocks
+    snapshot: bool = False  # whether the weights behind this step enter the average of snapshots
+    stage: Stage = PLAIN
 
 
-def knobs(recipe: Recipe, step: int, elapsed_s: float) -> Knobs:
-    """All of them at once, for the step after `step` steps and elapsed_s seconds of training."""
+def knobs(recipe: Recipe, step: int, elapsed_s: float, snapshots: int = 0) -> Knobs:
+    """All of them at once, for the step after `step` steps and elapsed_s seconds of training.
+
+    snapshots: how many have entered their average so far.
+    """
     done = progress(recipe.schedule, step, elapsed_s)
+    rate = lr_mul(recipe.schedule, step, elapsed_s)
+    snapshot = takes_snapshot(recipe.optim, step, rate)
     return Knobs(
         step=step,
         progress=done,
-        lr_mul=lr_mul(recipe.schedule, step, elapsed_s),
+        lr_mul=rate,
         momentum=momentum(recipe.optim, step),
-        ema_decay=recipe.optim.ema_decay,
+        ema_decay=ema_decay(recipe.optim, snapshot, snapshots),
+        snapshot=snapshot,
         wd_mul=wd_mul(recipe.optim, done),
-        phase=phase(recipe.arch, done),
+        stage=stage(recipe, done),
     )
 
 
@@ -88,6 +109,50 @@ def wd_mul(optim: Optim, done: float) -> float:
 def phase(spec: ModelSpec, done: float) -> int:
     """Which of the spec's phases is on at this progress; they begin at 0."""
     return max(sum(phase.at <= done for phase in spec.phases) - 1, 0)
+
+
+def takes_snapshot(optim: Optim, step: int, rate: float) -> bool:
+    """Whether the weights behind this step enter the average: every so many steps, late."""
+    every = optim.swa_every_steps
+    return every > 0 and (step + 1) % every == 0 and rate < optim.swa_below
+
+
+def ema_decay(optim: Optim, snapshot: bool, snapshots: int) -> float:
+    """What the average keeps of itself in this step.
+
+    The mean of n snapshots keeps (n - 1) / n when the n-th comes and all of itself in between;
+    before the first one it is the weights themselves.
+    """
+    if not optim.swa_every_steps:
+        return optim.ema_decay
+    kept = snapshots / (snapshots + 1)
+    return kept if snapshot or not snapshots else 1.0
+
+
+def stage(recipe: Recipe, done: float) -> Stage:
+    """What runs at this progress."""
+    return Stage(
+        phase=phase(recipe.arch, done),
+        batch_phase=recipe.data.phase(done),
+        qat=recipe.qat.on(done),
+    )
+
+
+def stages(recipe: Recipe) -> tuple[Stage, ...]:
+    """All that a run comes through, in order: what is compiled before the clock starts."""
+    orders, batches = recipe.arch.phases, recipe.data.batch_schedule
+    starts = {0.0, recipe.qat.start, *(p.at for p in orders), *(p.at for p in batches)}
+    return tuple(dict.fromkeys(stage(recipe, at) for at in sorted(starts)))
+
+
+def after(recipe: Recipe, state: dict[str, Any], dials: Knobs) -> dict[str, int]:
+    """The state's numbers behind the step of these dials."""
+    tokens = recipe.data.phases(recipe.arch.seq_len)[dials.stage.batch_phase].train_batch_tokens
+    return {
+        "step": dials.step + 1,
+        "tokens_done": state["tokens_done"] + tokens,
+        "snapshots": state["snapshots"] + dials.snapshot,
+    }
 
 
 def validates(recipe: Recipe, step: int) -> bool:

@@ -144,8 +144,7 @@ def test_the_feeders_of_both_engines_give_the_batches_of_core(name, loader):
 
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("loader", get_args(Loader))
-def test_the_feeders_follow_a_batch_schedule(name, loader, monkeypatch):
-    monkeypatch.setattr("core.data.batches._refuse_schedule", lambda data: None, raising=False)
+def test_the_feeders_follow_a_batch_schedule(name, loader):
     schedule = (
         BatchPhase(at=0.0, train_batch_tokens=256, seq_len=16),
         BatchPhase(at=0.5, train_batch_tokens=640, seq_len=64),
@@ -160,8 +159,7 @@ def test_the_feeders_follow_a_batch_schedule(name, loader, monkeypatch):
                 assert np.array_equal(_fed(name, recipe, world_size, done, phase), whole)
 
 
-def test_the_data_section_as_words_and_as_json(monkeypatch):
-    monkeypatch.setattr("core.data.batches._refuse_schedule", lambda data: None, raising=False)
+def test_the_data_section_as_words_and_as_json():
     phase = '{"at": 0, "train_batch_tokens": 128, "seq_len": 32}'
     recipe = with_changes(_recipe(), ["data.loader=coprime", f"data.batch_schedule=[{phase}]"])
     assert recipe.data.loader == "coprime"

@@ -234,12 +234,6 @@ def test_a_switch_neither_repeats_nor_leaves_out(
     assert np.array_equal(np.concatenate([[], *taken]), np.concatenate([[], *expected]))
 
 
-@pytest.fixture
-def allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Schedules that a training loop does not follow yet."""
-    monkeypatch.setattr("core.data.batches._refuse_schedule", lambda data: None, raising=False)
-
-
 SCHEDULE = (
     BatchPhase(at=0.0, train_batch_tokens=64, seq_len=16),
     BatchPhase(at=0.3, train_batch_tokens=128, seq_len=32),
@@ -254,7 +248,7 @@ def scheduled(**changes: object) -> Data:
 @pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize("micro_batch", [0, 1, 2])
 def test_a_run_of_several_phases_reads_ahead_what_it_would_read(
-    allowed: None, loader: Loader, micro_batch: int
+    loader: Loader, micro_batch: int
 ) -> None:
     """Wherever the phases switch, in or out of turn, twice or from the middle as after a stop."""
     data = scheduled(loader=loader, micro_batch=micro_batch)
@@ -274,7 +268,7 @@ def test_a_run_of_several_phases_reads_ahead_what_it_would_read(
         done += size.train_batch_tokens
 
 
-def test_which_phase_is_on(allowed: None) -> None:
+def test_which_phase_is_on() -> None:
     data = scheduled()
     assert [data.phase(at) for at in (0.0, 0.29, 0.3, 0.69, 0.7, 1.0)] == [0, 0, 1, 1, 2, 2]
     assert Data().phase(0.5) == 0
@@ -309,18 +303,13 @@ def test_a_schedule_that_does_not_add_up(second: dict[str, float], message: str)
         (192, 100, "seq_len 100 must divide arch.seq_len 64.* try 64"),
     ],
 )
-def test_phases_take_whole_rows(allowed: None, tokens: int, seq_len: int, message: str) -> None:
+def test_phases_take_whole_rows(tokens: int, seq_len: int, message: str) -> None:
     phase = BatchPhase(at=0.0, train_batch_tokens=tokens, seq_len=seq_len)
     data = scheduled(batch_schedule=(phase,))
     with pytest.raises(ValueError, match=message):
         data.phases(64)
     with pytest.raises(ValueError, match=message):
         Batches(DISTINCT, data, seq_len=64, vocab_size=20_000, seed=0)
-
-
-def test_a_schedule_is_refused_until_the_loops_follow_it() -> None:
-    with pytest.raises(ValueError, match="batch_schedule is not followed by the training loops"):
-        scheduled()
 
 
 @pytest.mark.parametrize("loader", LOADERS)

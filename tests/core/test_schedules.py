@@ -9,7 +9,17 @@ import pytest
 from core.train.clock import BudgetClock, out_of_time
 from core.train.recipe import Recipe, with_changes
 from core.train.recipes import RECIPES
-from core.train.schedules import knobs, lr_mul, momentum, progress, validates
+from core.train.schedules import (
+    START,
+    Stage,
+    after,
+    knobs,
+    lr_mul,
+    momentum,
+    progress,
+    stages,
+    validates,
+)
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "schedules.txt"
 SAMPLES = [(0, 0.0), (1, 0.05), (10, 0.5), (250, 11.0), (499, 25.0), (10_000, 435.0)]
@@ -112,3 +122,42 @@ def test_a_run_stops_before_its_budget() -> None:
     assert not out_of_time(600.0, 598.0, 1.5)
     assert out_of_time(600.0, 598.0, 2.5)
     assert not out_of_time(0.0, 1e9, 1.0)
+
+
+def test_the_mean_of_snapshots() -> None:
+    """Every third step of the last fifth: what the running average makes of these decays."""
+    changes = ["schedule.steps=20", "schedule.budget_s=0", "schedule.warmdown=10"]
+    recipe = with_changes(Recipe(), [*changes, "optim.swa_every_steps=3", "optim.swa_below=0.65"])
+    state: dict[str, float] = dict(START)
+    average, taken = 0.0, []
+    for step in range(20):
+        dials = knobs(recipe, step, 0.0, int(state["snapshots"]))
+        weight = float((step + 1) ** 2)
+        average = dials.ema_decay * average + (1 - dials.ema_decay) * weight
+        if dials.snapshot:
+            taken.append(weight)
+        assert average == pytest.approx(sum(taken) / len(taken) if taken else weight)
+        state |= after(recipe, state, dials)
+    assert taken == [15**2, 18**2]  # behind steps of 0.6 and 0.3 of the rate
+    assert state["snapshots"] == 2 and state["tokens_done"] == 20 * 524_288
+
+
+def test_stages_are_what_a_run_comes_through() -> None:
+    looped = '[{"at": 0, "order": [0, 1]}, {"at": 0.3, "order": [0, 1, 1]}]'
+    rows = '{"at": %s, "train_batch_tokens": %s, "seq_len": 512}'
+    changes = ["arch.num_layers=2", f"arch.phases={looped}", "qat.form=ste", "qat.start=0.5"]
+    batches = f"[{rows % (0, 1024)}, {rows % (0.3, 2048)}]"
+    recipe = with_changes(Recipe(), [*changes, f"data.batch_schedule={batches}"])
+    assert stages(recipe) == (
+        Stage(phase=0, batch_phase=0),
+        Stage(phase=1, batch_phase=1),
+        Stage(phase=1, batch_phase=1, qat=True),
+    )
+    assert stages(Recipe()) == (Stage(phase=0),)
+    dials = knobs(recipe, 6000, 0.0)
+    assert after(recipe, {**START, "tokens_done": 7}, dials)["tokens_done"] == 7 + 2048
+
+
+def test_two_averages_are_one_too_many() -> None:
+    with pytest.raises(ValueError, match="swa_every_steps 5 must be .* 0 beside optim.ema_decay"):
+        with_changes(Recipe(), ["optim.ema_decay=0.9", "optim.swa_every_steps=5"])

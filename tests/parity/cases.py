@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from core.arch.spec import ModelSpec, Phase
 from core.artifact.quant import Quant
-from core.data.batches import Data
+from core.data.batches import BatchPhase, Data
+from core.train.qat import Qat
 from core.train.recipe import Optim, Recipe, Schedule
 from core.train.recipes import named
 from core.train.scale import scaled
@@ -89,9 +90,22 @@ RULES: dict[str, dict[str, object]] = {  # fields of the optimizer
     "normuon": {"row_beta2": 0.95},
     "clipped": {"grad_clip_norm": 0.3},
     "z_loss": {"z_loss": 0.01},
+    "swa": {"ema_decay": 0.0, "swa_every_steps": 1, "swa_below": 1.5},
 }
 RECIPES = ("r1081", "r1061", "ternary", "binary", "universal")
-CASES |= {name: {} for name in (*RULES, *RECIPES)}
+QATS: dict[str, dict[str, object]] = {  # fields of the rounding in training
+    "qat": {"form": "ste", "attn": 7, "mlp": 8, "embed": 8},
+    "qat_noise": {"form": "noise", "attn": 5, "mlp": 4, "embed": 8},
+}
+BATCHES: dict[str, dict[str, object]] = {  # fields of the data
+    "batch_schedule": {
+        "batch_schedule": (
+            BatchPhase(at=0.0, train_batch_tokens=96, seq_len=12),
+            BatchPhase(at=0.5, train_batch_tokens=192, seq_len=24),
+        )
+    },
+}
+CASES |= {name: {} for name in (*RULES, *QATS, *BATCHES, *RECIPES)}
 
 
 def spec_of(case: str) -> ModelSpec:
@@ -112,8 +126,7 @@ def optim_of(case: str) -> Optim:
         scalar_lr=0.01,
         momentum_warmup_steps=5,
         ns_precision="fp32",
-        ema_decay=0.9,
-        **RULES.get(case, {}),
+        **{"ema_decay": 0.9, **RULES.get(case, {})},
     )
 
 
@@ -125,7 +138,8 @@ def recipe_of(case: str, **changes: object) -> Recipe:
         "arch": spec_of(case),
         "optim": optim_of(case),
         "schedule": Schedule(steps=20, budget_s=0.0, warmdown=0.5, warmdown_unit="frac"),
-        "data": Data(train_batch_tokens=8 * TINY["seq_len"]),
+        "data": Data(train_batch_tokens=8 * TINY["seq_len"], **BATCHES.get(case, {})),
+        "qat": Qat(**QATS.get(case, {})),
         "quant": Quant(keep_below=512),
     }
     return Recipe(**{**fields, **changes})

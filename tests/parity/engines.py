@@ -19,7 +19,7 @@ from core.arch.params import Weights, init_params
 from core.arch.spec import ModelSpec
 from core.data.shards import TokenStream
 from core.train.recipe import Recipe
-from core.train.schedules import knobs
+from core.train.schedules import Knobs, after, knobs, stages
 
 Rows = NDArray[np.int32]
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,17 +85,25 @@ class Run:
         self.trainer.state = self.trainer.optimizer.start(self.engine.weights.parameters(model))
 
     def gradients(self, x: Rows, y: Rows) -> tuple[float, Weights]:
-        loss, grads = self.trainer.gradients(self.put(x, y))
+        loss, grads = self.trainer.gradients(self.put(x, y), stages(self.recipe)[-1])
         return float(loss), self.named(grads)
 
     def step(self, step: int, x: Rows, y: Rows) -> float:
-        return float(self.trainer.step(self.put(x, y), knobs(self.recipe, step, 0.0)))
+        dials = self._dials(step)
+        loss = float(self.trainer.step(self.put(x, y), dials))
+        self.trainer.state |= after(self.recipe, self.trainer.state, dials)
+        return loss
 
     def apply(self, step: int, grads: Weights) -> None:
         """One update of the optimizer from these gradients."""
         state = self.trainer.state
         put = {n: self.array(g, dtype=state[f"weight/{n}"].dtype) for n, g in grads.items()}
-        self.trainer.optimizer.update(state, put, knobs(self.recipe, step, 0.0))
+        dials = self._dials(step)
+        self.trainer.optimizer.update(state, put, dials)
+        state |= after(self.recipe, state, dials)
+
+    def _dials(self, step: int) -> Knobs:
+        return knobs(self.recipe, step, 0.0, self.trainer.state["snapshots"])
 
     def put(self, x: Rows, y: Rows) -> list[tuple[Any, Any]]:
         """One micro-batch."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from core.arch.params import Weights, param_table
 from core.arch.spec import ModelSpec
+from core.train.qat import noise_keys
 from core.train.recipe import Recipe
 from tests.parity.engines import Rows
 
@@ -245,8 +246,37 @@ def nats(weights: Weights, spec: ModelSpec, x: Rows, y: Rows, phase: int = -1) -
     return log_sum(logits) - chosen
 
 
+def stirred(weights: Weights, recipe: Recipe) -> Weights:
+    """What the first step's loss is of: the matrices that are packed as integers, rounded."""
+    qat, found = recipe.qat, dict(weights)
+    if qat.form == "none":
+        return found
+    rows = [row for row in param_table(recipe.arch) if row.role != "control"]
+    rows = [row for row in rows if len(row.shape) == 2 and row.size >= recipe.quant.keep_below]
+    for row, key in zip(rows, noise_keys(recipe.seed, 0, len(rows)).tolist(), strict=True):
+        most = 2 ** (getattr(qat, row.role) - 1) - 1
+        weight = weights[row.name]
+        step = (abs(weight).max(1, keepdims=True) / np.float32(most)).astype(np.float16)
+        step = step.astype(np.float64)
+        if qat.form == "ste":
+            moved = np.clip(np.rint(weight / step), -most, most) * step
+        else:
+            off = [mixed((place + key) % 2**32) / 2**32 for place in range(row.size)]
+            moved = weight + step * (np.floor(np.reshape(off, row.shape) * 2**24) / 2**24 - 0.5)
+        found[row.name] = moved
+    return found
+
+
+def mixed(x: int) -> int:
+    """A hash of 32 bits."""
+    for shift, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97)):
+        x = (x ^ x >> shift) * factor % 2**32
+    return x ^ x >> 15
+
+
 def loss(weights: Weights, recipe: Recipe, x: Rows, y: Rows, phase: int) -> float:
     """What a step goes down along."""
+    weights = stirred(weights, recipe)
     whole = log_sum(logits_of(weights, recipe.arch, x, phase))
     each = nats(weights, recipe.arch, x, y, phase) + recipe.optim.z_loss * whole**2
     return float(each.mean())
@@ -270,6 +300,7 @@ class Updates:
         self.weights = {name: w.astype(np.float64) for name, w in weights.items()}
         self.average = dict(self.weights)
         self.held: dict[str, list[Any]] = {name: [0.0, 0.0] for name in weights}
+        self.snapshots: list[dict[str, Array]] = []
         self.count = 0
 
     def step(self, grads: Weights, lr_mul: float, taper: float = 1.0) -> None:
@@ -305,7 +336,10 @@ class Updates:
                 move = mean / (np.sqrt(held[1] / (1 - beta2**count)) + optim.adam_eps)
                 kept = 1 - rate * decays[row.rule] * taper
             self.weights[row.name] = kept * self.weights[row.name] - rate * move
-        decay = optim.ema_decay
+        self.snapshots.append(dict(self.weights))
         for name, weight in self.weights.items():
-            self.average[name] = decay * self.average[name] + (1 - decay) * weight
+            taken = [held[name] for held in self.snapshots[:: optim.swa_every_steps or 1]]
+            decay = optim.ema_decay
+            moved = decay * self.average[name] + (1 - decay) * weight
+            self.average[name] = np.mean(taken, 0) if optim.swa_every_steps else moved
         self.count = count

@@ -22,7 +22,7 @@ from core.data.batches import batch
 from core.data.shards import TokenStream
 from core.score.bpb import bits_per_byte
 from core.train.recipe import Recipe
-from core.train.schedules import knobs
+from core.train.schedules import knobs, stages
 from tests.parity import oracle
 from tests.parity.cases import recipe_of, spec_of
 from tests.parity.engines import (
@@ -198,7 +198,7 @@ def micro_batch_gap(case: str, name: str) -> float:
     x, y = batch_of(recipe.arch, ROWS)
     whole = run.gradients(x, y)[1]
     parts = [run.put(x[rows], y[rows])[0] for rows in np.split(np.arange(ROWS), [1, 4])]
-    return distance(run.named(run.trainer.gradients(parts)[1]), whole)
+    return distance(run.named(run.trainer.gradients(parts, stages(recipe)[-1])[1]), whole)
 
 
 RUNGS: tuple[Rung, ...] = (

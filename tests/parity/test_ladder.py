@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import shutil
+from dataclasses import replace
 from typing import get_args
 from unittest.mock import patch
 
@@ -13,12 +14,12 @@ import pytest
 
 from core.arch.params import param_table
 from core.arch.spec import Activation
-from core.train.recipe import Schedule
-from core.train.schedules import knobs
+from core.train.recipe import Recipe, Schedule
+from core.train.schedules import Stage, knobs, stages
 from tests.conftest import Text
 from tests.parity import oracle
-from tests.parity.cases import CASES, recipe_of, spec_of
-from tests.parity.engines import ENGINES, Run, batch_of, distance, engine, perturbed, to_numpy
+from tests.parity.cases import CASES, QATS, recipe_of, spec_of
+from tests.parity.engines import ENGINES, Rows, Run, batch_of, distance, engine, perturbed, to_numpy
 from tests.parity.rungs import (
     CONTROL,
     ROWS,
@@ -139,32 +140,50 @@ def test_two_hundred_steps_of_real_text_end_in_the_same_loss(text: Text) -> None
 
 
 @pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize(("case", "phase"), [("z_loss", 0), *(("looped", p) for p in range(3))])
+@pytest.mark.parametrize(
+    ("case", "phase"),
+    [*((case, -1) for case in ("z_loss", *QATS)), *(("looped", p) for p in range(3))],
+)
 def test_the_loss_that_is_trained_on(case: str, phase: int, name: str) -> None:
     recipe, batch = recipe_of(case), batch_of(spec_of(case), ROWS)
     weights = perturbed(recipe.arch)
     run = Run(name, recipe, weights)
-    found, _ = run.trainer.gradients(run.put(*batch), phase)
+    stage = replace(stages(recipe)[-1], phase=phase)
+    found, _ = run.trainer.gradients(run.put(*batch), stage)
     assert abs(float(found) - oracle.loss(weights, recipe, *batch, phase)) <= 2e-6
 
 
-@pytest.mark.parametrize(("case", "graphs"), [("baseline", 1), ("looped", 3)])
+GRAPHS = {"baseline": 1, "looped": 3, "qat": 2, "batch_schedule": 2}
+
+
+@pytest.mark.parametrize(("case", "graphs"), GRAPHS.items())
 def test_a_moving_schedule_compiles_nothing_anew(case: str, graphs: int) -> None:
-    """For fifty steps a graph of the model for each of its phases, and one of the optimizer."""
+    """For fifty steps a graph of the model for each of its stages, and one of the optimizer."""
     torch = importlib.import_module("torch")
     counter = importlib.import_module("torch._dynamo.testing").CompileCounter()
     plain = torch.compile
     schedule = Schedule(steps=50, budget_s=0.0, warmdown=0.5, warmdown_unit="frac")
     recipe = recipe_of(case, compile="on", schedule=schedule)
+    recipe = replace(recipe, qat=replace(recipe.qat, start=0.5))
     torch._dynamo.reset()
     with patch.object(torch, "compile", lambda f, **options: plain(f, backend=counter, **options)):
         run = Run("torch", recipe, perturbed(recipe.arch))
-    run.trainer.warm_up(run.put(*batch_of(recipe.arch, ROWS, 0)))
+    assert len(stages(recipe)) == graphs
+    for stage in stages(recipe):
+        run.trainer.warm_up(run.put(*rows_of(recipe, stage, 0)), stage)
     assert counter.frame_count == graphs + 1
     moved = set()
     for step in range(50):
-        run.step(step, *batch_of(recipe.arch, ROWS, step))
         k = knobs(recipe, step, 0.0)
-        moved.add((k.lr_mul, k.momentum, k.phase))
+        run.step(step, *rows_of(recipe, k.stage, step))
+        moved.add((k.lr_mul, k.momentum, k.stage))
     assert len(moved) > 25 and len({now[2] for now in moved}) == graphs
     assert counter.frame_count == graphs + 1
+
+
+def rows_of(recipe: Recipe, stage: Stage, seed: int) -> tuple[Rows, Rows]:
+    """A batch in the shape of a stage."""
+    size = recipe.data.phases(recipe.arch.seq_len)[stage.batch_phase]
+    x, y = batch_of(recipe.arch, ROWS, seed)
+    rows = size.train_batch_tokens // size.seq_len
+    return x[:rows, : size.seq_len], y[:rows, : size.seq_len]

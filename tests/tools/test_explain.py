@@ -10,7 +10,7 @@ import pytest
 
 from core.arch.spec import ModelSpec
 from core.train.recipe import Optim, Recipe
-from tests.parity.cases import CASES, optim_of, spec_of
+from tests.parity.cases import CASES, recipe_of
 from tools.explain import SECTIONS, about, table
 from tools.main import main
 from tools.techniques import TECHNIQUES, Technique
@@ -19,12 +19,13 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "techniques.md"
 PLAIN = {  # fields that are sizes or settings of what every model and optimizer has
     *("vocab_size", "num_layers", "model_dim", "num_heads", "num_kv_heads", "mlp_dim", "seq_len"),
     *("norm_eps", "matrix_lr", "embed_lr", "head_lr", "scalar_lr", "momentum", "momentum_start"),
+    *("path", "tokenizer", "train_batch_tokens", "micro_batch"),
     *("momentum_warmup_steps", "ns_precision", "beta1", "beta2", "adam_eps"),
 }
 
 
 def test_every_field_is_explained() -> None:
-    for section in ("arch", "optim"):
+    for section in ("arch", "optim", "qat", "data"):
         told = {name for t in TECHNIQUES if t.section == section for name in t.fields}
         names = {field.name for field in fields(SECTIONS[section])}
         assert told <= names, told - names
@@ -37,10 +38,13 @@ def test_a_row_is_true(technique: Technique) -> None:
     section = getattr(recipe, technique.section)
     off = replace(section, **{technique.fields[0]: technique.off})
     assert getattr(off, technique.fields[0]) == technique.off
+    if "/" in technique.case:
+        assert (DOCS.parents[1] / technique.case).is_file()
+        return
     assert technique.case in CASES, "a case of the ladder tests it"
-    held = {"arch": spec_of(technique.case), "optim": optim_of(technique.case)}
-    if technique.section in held and technique.case != "baseline":
-        value = getattr(held[technique.section], technique.fields[0])
+    if technique.section != "schedule" and technique.case != "baseline":
+        held = getattr(recipe_of(technique.case), technique.section)
+        value = getattr(held, technique.fields[0])
         assert value != technique.off, "the case has it switched on"
 
 

@@ -1,0 +1,68 @@
+"""Weights as packing will round them, for training: the gradient passes as if they were not."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import mlx.core as mx
+from mlx.core import array
+
+from backend_mlx.linear import straight_through
+
+FP16_TINY = 2.0**-24
+Arrays = dict[str, array]
+
+
+class Rounding(NamedTuple):
+    """What the matrices are rounded by in one step of the run."""
+
+    steps: Arrays  # (R, 1) of each
+    keys: array | None  # of the noise, one a matrix; none: to the nearest
+
+
+def rounded(weights: Arrays, levels: dict[str, int], by: Rounding) -> Arrays:
+    """The weights that have levels, each (R, C), straight through: to its nearest level, or with
+    keys off by up to half a step."""
+    found = {}
+    for index, (name, most) in enumerate(levels.items()):
+        weight, step = weights[name], by.steps[name]
+        if by.keys is None:
+            used = nearest(weight, step, most)
+        else:
+            used = weight + step * dice(weight.shape, by.keys[index]).astype(weight.dtype)
+        found[name] = straight_through(weight, used)
+    return found
+
+
+def row_steps(weights: Arrays, levels: dict[str, int], floor: float) -> Arrays:
+    """Of each matrix that has levels. Not to be compiled: a compiler may keep what fp16 rounds
+    away."""
+    return {name: row_step(weights[name], most, floor) for name, most in levels.items()}
+
+
+def row_step(weight: array, most: int, floor: float) -> array:
+    """(R, 1): the row's largest magnitude is `most` steps; an fp16 number, as it is stored, no
+    less than floor."""
+    peak = mx.max(mx.abs(weight), -1, keepdims=True)
+    step = mx.maximum(peak / most, floor).astype(mx.float16).astype(weight.dtype)
+    return mx.maximum(step, FP16_TINY)
+
+
+def nearest(weight: array, step: array, most: int) -> array:
+    """Whole steps, halves to the even one."""
+    return step * mx.clip(mx.round(weight / step), -most, most)
+
+
+def dice(shape: tuple[int, ...], key: array) -> array:
+    """Uniform in [-1/2, 1/2), fp32: a hash of the place and the key, the same on every engine."""
+    count = shape[0] * shape[1]
+    x = mx.arange(count, dtype=mx.uint32) + key
+    x = (x ^ (x >> 16)) * 0x21F0AAAD
+    x = (x ^ (x >> 15)) * 0x735A2D97
+    x = x ^ (x >> 15)
+    return ((x >> 8).astype(mx.float32) * 2.0**-24 - 0.5).reshape(shape)
+
+
+def put(keys: list[int], device: mx.Device) -> array:
+    """(count,) of integers wide enough for the hash; `device` is MLX's own."""
+    return mx.array(keys, dtype=mx.uint32)

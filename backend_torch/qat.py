@@ -1,0 +1,69 @@
+"""Weights as packing will round them, for training: the gradient passes as if they were not."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from backend_torch.linear import straight_through
+
+FP16_TINY = 2.0**-24
+Arrays = dict[str, Tensor]
+
+
+class Rounding(NamedTuple):
+    """What the matrices are rounded by in one step of the run."""
+
+    steps: Arrays  # (R, 1) of each
+    keys: Tensor | None  # of the noise, one a matrix; none: to the nearest
+
+
+def rounded(weights: Arrays, levels: dict[str, int], by: Rounding) -> Arrays:
+    """The weights that have levels, each (R, C), straight through: to its nearest level, or with
+    keys off by up to half a step."""
+    found = {}
+    for index, (name, most) in enumerate(levels.items()):
+        weight, step = weights[name], by.steps[name]
+        if by.keys is None:
+            used = nearest(weight, step, most)
+        else:
+            used = weight + step * dice(weight.shape, by.keys[index]).to(weight.dtype)
+        found[name] = straight_through(weight, used)
+    return found
+
+
+@torch.no_grad()
+def row_steps(weights: Arrays, levels: dict[str, int], floor: float) -> Arrays:
+    """Of each matrix that has levels. Not to be compiled: a compiler may keep what fp16 rounds
+    away."""
+    return {name: row_step(weights[name], most, floor) for name, most in levels.items()}
+
+
+def row_step(weight: Tensor, most: int, floor: float) -> Tensor:
+    """(R, 1): the row's largest magnitude is `most` steps; an fp16 number, as it is stored, no
+    less than floor."""
+    peak = torch.amax(torch.abs(weight), -1, keepdim=True)
+    step = torch.clamp(peak / most, min=floor).to(torch.float16).to(weight.dtype)
+    return torch.clamp(step, min=FP16_TINY)
+
+
+def nearest(weight: Tensor, step: Tensor, most: int) -> Tensor:
+    """Whole steps, halves to the even one."""
+    return step * torch.clamp(torch.round(weight / step), -most, most)
+
+
+def dice(shape: tuple[int, ...], key: Tensor) -> Tensor:
+    """Uniform in [-1/2, 1/2), fp32: a hash of the place and the key, the same on every engine."""
+    count = shape[0] * shape[1]
+    x = torch.arange(count, dtype=torch.int64, device=key.device) + key & 0xFFFFFFFF
+    x = (x ^ (x >> 16)) * 0x21F0AAAD & 0xFFFFFFFF
+    x = (x ^ (x >> 15)) * 0x735A2D97 & 0xFFFFFFFF
+    x = x ^ (x >> 15)
+    return ((x >> 8).to(torch.float32) * 2.0**-24 - 0.5).reshape(shape)
+
+
+def put(keys: list[int], device: torch.device) -> Tensor:
+    """(count,) on the device, of integers wide enough for the hash."""
+    return torch.tensor(keys, dtype=torch.int64, device=device)
