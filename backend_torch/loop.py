@@ -8,12 +8,14 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from backend_torch.attend import attention_choice
 from backend_torch.distributed import Solo, open_group
 from backend_torch.evaluate import Evaluator
 from backend_torch.feeder import Feeder
 from backend_torch.model import GPT
+from backend_torch.ops import cross_entropy
 from backend_torch.optimizer import Optimizer, arrays, averaged
 from backend_torch.qat import Rounding, put, rounded, row_steps
 from backend_torch.weights import load_weights, parameters, to_numpy
@@ -123,8 +125,11 @@ class Trainer:
 
     def _nats(self, x: Tensor, y: Tensor, phase: int, by: Rounding | None) -> Tensor:
         """Of each target, (B, T): what is trained on, by the weights as they are or rounded."""
-        weights = None if by is None else rounded(parameters(self.model), self._levels, by)
-        return self.model.token_nats(x, y, phase, self.recipe.optim.z_loss, weights)
+        z_loss = self.recipe.optim.z_loss
+        if by is None:
+            return self.model.token_nats(x, y, phase, z_loss)
+        weights = rounded(parameters(self.model), self._levels, by)
+        return cross_entropy(functional_call(self.model, weights, (x, phase)), y, z_loss)
 
     def _rounding(self, step: int) -> Rounding:
         recipe, count = self.recipe, len(self._levels)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn as nn
 from torch import Tensor
-from torch.func import functional_call
 
 from backend_torch.attend import sees_of
 from backend_torch.block import LANES, ROUTES, Block, Given
@@ -69,6 +68,11 @@ class GPT(nn.Module):
 
         phase: which of the spec's orders the blocks run in.
         """
+        autocast = self.precision == "autocast"
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=autocast):
+            return self._logits(tokens, phase)
+
+    def _logits(self, tokens: Tensor, phase: int) -> Tensor:
         x = rms_norm(self._embed(tokens), self.spec.norm_eps)
         given = self._given(tokens, x)
         lane = x
@@ -94,21 +98,10 @@ class GPT(nn.Module):
         return self._head(rms_norm(x, self.spec.norm_eps))
 
     def token_nats(
-        self,
-        tokens: Tensor,
-        targets: Tensor,
-        phase: int = -1,
-        z_loss: float = 0.0,
-        weights: dict[str, Tensor] | None = None,
+        self, tokens: Tensor, targets: Tensor, phase: int = -1, z_loss: float = 0.0
     ) -> Tensor:
-        """Nats of each target, fp32 (B, T); in training with the z-loss, where there is one.
-
-        weights: what stands for those of these names.
-        """
-        autocast = self.precision == "autocast"
-        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=autocast):
-            logits = functional_call(self, weights or {}, (tokens, phase))
-        return cross_entropy(logits, targets, z_loss)
+        """Nats of each target, fp32 (B, T); in training with the z-loss, where there is one."""
+        return cross_entropy(self(tokens, phase), targets, z_loss)
 
     def _given(self, tokens: Tensor, x0: Tensor) -> Given:
         time = tokens.shape[1]

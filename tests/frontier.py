@@ -31,11 +31,16 @@ SIZE = Recipe(
 )
 COMMON = (  # of all of them: what a short run on a CPU needs, whatever the recipe
     *("precision=fp32", "optim.ns_precision=fp32", "optim.ema_decay=0.98"),
-    *("schedule.budget_s=0", "schedule.steps=500", "schedule.warmdown=0.6"),
+    *("schedule.budget_s=0", "schedule.warmdown=0.6"),
     *("schedule.warmdown_unit=frac", "optim.momentum_warmup_steps=60", "data.micro_batch=0"),
     *("score.val_every_steps=0", "score.batch=16", "quant.scale_floor=0", "quant.keep_below=4096"),
 )
+BASELINE = Optim()
 WITHOUT = {  # each technique of the two records switched off alone
+    "their rates": " ".join(
+        f"optim.{name}={getattr(BASELINE, name)}"
+        for name in ("matrix_lr", "embed_lr", "scalar_lr", "momentum", "momentum_start")
+    ),
     "loops": "arch.phases=[]",
     "parallel or lanes": "arch.routing=serial",
     "XSA": "arch.xsa_last=0",
@@ -58,7 +63,7 @@ def recipe_of(name: str, args: argparse.Namespace, *changes: str) -> Recipe:
     recipe = scaled(named(name), SIZE)
     recipe = replace(recipe, arch=replace(recipe.arch, vocab_size=args.vocab_size))
     data = (f"data.path={args.data}", f"data.tokenizer={args.tokenizer}")
-    return with_changes(recipe, [*COMMON, *data, *changes])
+    return with_changes(recipe, [*COMMON, *data, f"schedule.steps={args.steps}", *changes])
 
 
 def row(title: str, recipe: Recipe, backend: str) -> str:
@@ -77,6 +82,7 @@ def main() -> int:
     parser.add_argument("--tokenizer", required=True, type=Path)
     parser.add_argument("--vocab-size", type=int, default=1024)
     parser.add_argument("--backend", default="torch")
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--ablate", metavar="RECIPE", help="each of its techniques off alone")
     args = parser.parse_args()
@@ -85,7 +91,7 @@ def main() -> int:
         for name in [args.ablate] if args.ablate else NAMES:
             print(row(name, recipe_of(name, args, f"seed={seed}"), args.backend), flush=True)
         for what, change in WITHOUT.items() if args.ablate else ():
-            recipe = recipe_of(args.ablate, args, f"seed={seed}", change)
+            recipe = recipe_of(args.ablate, args, f"seed={seed}", *change.split())
             if recipe.arch != recipe_of(args.ablate, args).arch or change.startswith("optim"):
                 print(row(f"without {what}", recipe, args.backend), flush=True)
     return 0

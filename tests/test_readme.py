@@ -1,4 +1,4 @@
-"""README.md says what the code says: tree, bounds, commands, the worked example."""
+"""README.md says what the code says: tree, bounds, commands."""
 
 from __future__ import annotations
 
@@ -29,17 +29,6 @@ def test_the_ladder_has_every_rung_with_its_bound() -> None:
 def test_every_verb_is_named() -> None:
     for verb in VERBS:
         assert f"golf {verb}" in TEXT, verb
-
-
-def test_the_worked_example_names_lines_that_are_there() -> None:
-    """Each hunk of the example begins behind a line of the file that it names."""
-    example = TEXT.split("## Adding a technique", 1)[1].split("## More", 1)[0]
-    hunks = re.findall(r"^(\S+\.py)\n(( .*\n)+)", example, re.M)
-    assert len(hunks) >= 5
-    for name, context, _ in hunks:
-        source = (ROOT / name).read_text(encoding="utf-8")
-        for line in context.splitlines():
-            assert line[1:] in source, f"{name}: {line[1:]}"
 
 
 def test_the_makefile_can_be_read() -> None:

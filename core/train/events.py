@@ -167,12 +167,15 @@ def log_val(
     step: int,
     elapsed_s: float,
     scored: Scored,
-    counts: Ledger,
+    counts: Ledger | None,
     validation: Validation,
 ) -> None:
-    """A score on the way, with the bytes of code and weights if this were the end."""
+    """A score on the way, with the bytes of code and weights if this were the end.
+
+    counts: none where they could not be packed.
+    """
     fields = score_fields(scored, validation)
-    sizes = {"artifact_bytes": counts.artifact_bytes}
+    sizes = {"artifact_bytes": None if counts is None else counts.artifact_bytes}
     events("val", **_where(recipe, step, elapsed_s), **fields, **sizes)
 
 

@@ -77,10 +77,17 @@ def look(
     packs: Callable[[], Weights],
     code_bytes: int,
     ask: Ask,
-) -> tuple[Scored, Ledger]:
-    """A score on the way, and what code and weights would be in bytes if this were the end."""
+) -> tuple[Scored, Ledger | None]:
+    """A score on the way, and what code and weights would be in bytes if this were the end.
+
+    None where such weights cannot be packed: a run is not ended for that before its end.
+    """
     scored = score(ask)
-    return scored, ledger(write(_artifact(packs(), recipe), recipe.quant.codec), code_bytes)
+    try:
+        model = write(_artifact(packs(), recipe), recipe.quant.codec)
+    except ValueError:
+        return scored, None
+    return scored, ledger(model, code_bytes)
 
 
 def pack(weights: Weights, recipe: Recipe, clock: BudgetClock) -> tuple[Artifact, bytes]:

@@ -74,9 +74,11 @@ def test_a_lossy_tokenizer_is_scored_if_that_is_said(text, tmp_path, settings):
     assert fields["lossy"] == validation.lossy
     more = {"label": "final", "eval_ms": 1.0, "step": 1, "steps": 2, "train_ms": 1.0}
     for kind in ("val", "scored"):
-        line = log_line(kind, {**fields, **more, "step_avg_ms": 1.0})
+        line = log_line(kind, {**fields, **more, "step_avg_ms": 1.0, "artifact_bytes": 9})
         assert line is not None and ' lossy:"' in line
-        plain = log_line(kind, {**fields, **more, "step_avg_ms": 1.0, "lossy": None})
+        plain = log_line(
+            kind, {**fields, **more, "step_avg_ms": 1.0, "artifact_bytes": 9, "lossy": None}
+        )
         assert plain is not None and "lossy" not in plain
 
 

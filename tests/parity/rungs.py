@@ -75,8 +75,12 @@ def unequal_first_weights(case: str, name: str) -> float:
 
 
 def unequal_batches(case: str, name: str) -> float:
-    """Steps whose batch, put together from ranks and micro-batches, is not core's for one rank."""
+    """Steps whose batch, put together from ranks and micro-batches, is not core's for one rank.
+
+    Where all steps are alike; tests/core/test_batches.py has schedules of them.
+    """
     recipe = recipe_of(case)
+    recipe = replace(recipe, data=replace(recipe.data, batch_schedule=()))
     stream = TokenStream([batch_of(recipe.arch, 5 * ROWS)[0].astype(np.uint16).ravel()])
     sizes = {"seq_len": recipe.arch.seq_len, "vocab_size": recipe.arch.vocab_size}
     sizes["train_batch_tokens"] = recipe.data.train_batch_tokens
