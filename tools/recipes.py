@@ -7,6 +7,7 @@ the recipe's own keeps its origin.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -198,7 +199,12 @@ def _from_environment(
 
 def _differences(old: Recipe, new: Recipe, origin: str) -> list[Change]:
     before, after = dict(_flat(to_plain(old))), dict(_flat(to_plain(new)))
-    return [Change(n, str(v), origin) for n, v in after.items() if v != before[n]]
+    return [Change(n, _spelled(v), origin) for n, v in after.items() if v != before[n]]
+
+
+def _spelled(value: Any) -> str:
+    """A value as a command line says it: lists are JSON."""
+    return json.dumps(value) if isinstance(value, list | tuple) else str(value)
 
 
 def _flat(plain: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:

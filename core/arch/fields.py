@@ -97,6 +97,8 @@ def _parse_one(hint: Any, text: str) -> Any:
         return {str(choice): choice for choice in get_args(hint)}[text]
     if get_origin(hint) is tuple:
         return _parse_list(get_args(hint)[0], text)
+    if dataclasses.is_dataclass(hint):
+        raise ValueError(f"an object is written as JSON, found {text!r}")
     return hint(text)
 
 
