@@ -172,14 +172,7 @@ def train(
     events, keeper = (events, keeper) if main else (silent, keeper.silent())
     lead = Lead(group, keeper)
     log_start(events, recipe, corpus, "mlx", group, attention_choice(group.device))
-    passes_s: list[list[float]] = []  # of the warm-up, stage by stage
-    for _ in range(schedule.warmup_steps):
-        passes_s.append([])
-        for stage in stages(recipe):
-            before_s = clock.seconds("warmup")
-            with clock.phase("warmup"):
-                trainer.warm_up(feeder.batch_at(0, stage.batch_phase), stage)
-            passes_s[-1].append(clock.seconds("warmup") - before_s)
+    passes_s = warm_up(trainer, feeder, clock)
     log_warmup(events, recipe, passes_s)
     if keeper.snapshot is not None:
         trainer.restore(keeper.snapshot)
@@ -232,6 +225,19 @@ def train(
         return lead.alone(partial(finish, recipe, weights, *rest))
     finally:
         group.close()
+
+
+def warm_up(trainer: Trainer, feeder: Feeder, clock: BudgetClock) -> list[list[float]]:
+    """Seconds of each stage, in each pass over all of them: the first pass compiles."""
+    recipe, passes_s = trainer.recipe, list[list[float]]()
+    for _ in range(recipe.schedule.warmup_steps):
+        passes_s.append([])
+        for stage in stages(recipe):
+            before_s = clock.seconds("warmup")
+            with clock.phase("warmup"):
+                trainer.warm_up(feeder.batch_at(0, stage.batch_phase), stage)
+            passes_s[-1].append(clock.seconds("warmup") - before_s)
+    return passes_s
 
 
 def _compiles(recipe: Recipe, device: mx.Device) -> bool:
