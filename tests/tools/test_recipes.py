@@ -20,13 +20,7 @@ def test_every_recipe_can_be_shrunk_from_a_command_line(name: str, size: str) ->
 
 def test_what_is_typed_counts_after_the_size() -> None:
     order = '[{"at": 0, "order": [0, 1]}]'
-    words = [
-        "r1061",
-        "arch.num_layers=2",
-        "arch.xsa_last=2",
-        f"arch.phases={order}",
-        "arch.routing=serial",
-    ]
+    words = ["universal", "arch.num_layers=2", f"arch.phases={order}"]
     spec = settle(words, "torch", {}, scale="smoke").recipe.arch
     assert spec.orders == ((0, 1),) and spec.num_layers == 2
 
