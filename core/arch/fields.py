@@ -43,6 +43,9 @@ def from_plain(cls: type[T], data: object, where: str) -> T:
     for name in data:
         if name not in hints:
             raise ValueError(f"{where}: no field {name!r}; {closest(str(name), hints)}")
+    for name in _required(cls):
+        if name not in data:
+            raise ValueError(f"{where}: {name!r} is missing; it has no default")
     return cls(**{n: _checked(hints[n], v, f"{where}.{n}") for n, v in data.items()})
 
 
@@ -77,6 +80,13 @@ def parse(hint: Any, text: str, where: str) -> Any:
     raise ValueError(f"{where}: expected {_describe(hint)}, found {text!r}")
 
 
+def _required(cls: Any) -> list[str]:
+    """The names of the fields that have no default."""
+    nothing = dataclasses.MISSING
+    held = dataclasses.fields(cls)
+    return [f.name for f in held if f.default is nothing and f.default_factory is nothing]
+
+
 def _hint(cls: type, name: str, where: str) -> Any:
     hints = get_type_hints(cls)
     if name not in hints:
@@ -97,7 +107,7 @@ def _parse_one(hint: Any, text: str) -> Any:
         return {str(choice): choice for choice in get_args(hint)}[text]
     if get_origin(hint) is tuple:
         return _parse_list(get_args(hint)[0], text)
-    if dataclasses.is_dataclass(hint):
+    if _is_section(hint):
         raise ValueError(f"an object is written as JSON, found {text!r}")
     return hint(text)
 
@@ -110,9 +120,11 @@ def _parse_list(item: Any, text: str) -> Any:
 
 
 def _checked(hint: Any, value: Any, where: str) -> Any:
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return value if type(value) is hint else from_plain(hint, value, where)
     for option in _options(hint):
+        if _is_section(option) and type(value) is not option:
+            if option is hint or isinstance(value, Mapping):
+                return from_plain(option, value, where)
+            continue
         if get_origin(option) is Literal and value in get_args(option):
             return value
         if option is float and type(value) is int:
@@ -125,13 +137,19 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
     raise ValueError(f"{where}: expected {_describe(hint)}, found {value!r}")
 
 
+def _is_section(option: Any) -> bool:
+    return dataclasses.is_dataclass(option)
+
+
 def _describe(hint: Any) -> str:
     words = []
     for option in _options(hint):
         if get_origin(option) is Literal:
             words += [repr(choice) for choice in get_args(option)]
         elif get_origin(option) is tuple:
-            words.append(f"a list of {get_args(option)[0].__name__}")
+            words.append(f"a list of {_describe(get_args(option)[0])}")
+        elif dataclasses.is_dataclass(option):
+            words.append("{" + ", ".join(f.name for f in dataclasses.fields(option)) + "}")
         else:
             words.append("none" if option is types.NoneType else option.__name__)
     return " or ".join(words)
