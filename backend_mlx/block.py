@@ -34,11 +34,11 @@ class Attention(nn.Module):
         self.spec = spec
         self.window = spec.window(block)
         self.exclusive = block >= spec.num_layers - spec.xsa_last
-        linear, group = LINEARS[spec.linear], spec.linear_group
-        self.c_q = linear(spec.model_dim, spec.model_dim, group)
-        self.c_k = linear(spec.model_dim, spec.kv_dim, group)
-        self.c_v = linear(spec.model_dim, spec.kv_dim, group)
-        self.proj = linear(spec.model_dim, spec.model_dim, group)
+        linear, at = LINEARS[spec.linear], f"blocks.{block}.attn"
+        self.c_q = linear(spec, f"{at}.c_q", spec.model_dim, spec.model_dim)
+        self.c_k = linear(spec, f"{at}.c_k", spec.model_dim, spec.kv_dim)
+        self.c_v = linear(spec, f"{at}.c_v", spec.model_dim, spec.kv_dim)
+        self.proj = linear(spec, f"{at}.proj", spec.model_dim, spec.model_dim)
         self.q_gain = mx.zeros(spec.num_heads)
         if spec.attn_gate_dims:
             self.gate = Linear(spec.attn_gate_dims, spec.num_heads)
@@ -81,14 +81,14 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Up, activation, down."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, block: int) -> None:
         super().__init__()
         self.spec = spec
-        linear, group = LINEARS[spec.linear], spec.linear_group
-        self.fc = linear(spec.model_dim, spec.mlp_dim, group)
-        self.proj = linear(spec.mlp_dim, spec.model_dim, group)
+        linear, at = LINEARS[spec.linear], f"blocks.{block}.mlp"
+        self.fc = linear(spec, f"{at}.fc", spec.model_dim, spec.mlp_dim)
+        self.proj = linear(spec, f"{at}.proj", spec.mlp_dim, spec.model_dim)
         if spec.activation == "swiglu":
-            self.gate = linear(spec.model_dim, spec.mlp_dim, group)
+            self.gate = linear(spec, f"{at}.gate", spec.model_dim, spec.mlp_dim)
 
     def __call__(self, x: array) -> array:
         h = ACTIVATIONS[self.spec.activation](self.fc(x), self.spec.leaky_slope)
@@ -98,17 +98,22 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """What a route is made of: x0 mixed in, attention and MLP on a normalised input, scaled."""
+    """What a route is made of: x0 mixed in, attention and MLP on a normalised input, scaled.
+
+    With partial tying some blocks have an attention alone, and some an MLP alone.
+    """
 
     def __init__(self, spec: ModelSpec, block: int) -> None:
         super().__init__()
         self.spec = spec
         self.norm_scale = (block + 1) ** -0.5
-        self.resid_mix = mx.zeros((2, spec.model_dim))
-        self.attn_scale = mx.zeros(spec.model_dim)
-        self.mlp_scale = mx.zeros(spec.model_dim)
-        self.attn = Attention(spec, block)
-        self.mlp = MLP(spec)
+        if block in spec.attn_blocks:
+            self.resid_mix = mx.zeros((2, spec.model_dim))
+            self.attn_scale = mx.zeros(spec.model_dim)
+            self.attn = Attention(spec, block)
+        if block in spec.mlp_blocks:
+            self.mlp_scale = mx.zeros(spec.model_dim)
+            self.mlp = MLP(spec, block)
 
     def mixed(self, x: array, x0: array) -> array:
         """x with the first embeddings mixed in."""
@@ -128,43 +133,65 @@ class Block(nn.Module):
         return x * self.norm_scale if self.spec.ln_scale else x
 
 
-def serial(block: Block, x: array, given: Given) -> array:
+class Layer(NamedTuple):
+    """What one visit takes: an attention and an MLP, mostly of one block, and their shares."""
+
+    attn: Block
+    mlp: Block
+    shares: array | None  # (2,), of what attention and the MLP add; none: all of it
+
+    def mixed(self, x: array, x0: array) -> array:
+        """x with the first embeddings mixed in, as the attention's block has it."""
+        return self.attn.mixed(x, x0)
+
+    def attended(self, x: array, given: Given) -> array:
+        """What attention adds to x on this visit."""
+        added = self.attn.attended(x, given)
+        return added if self.shares is None else self.shares[0] * added
+
+    def fed(self, x: array) -> array:
+        """What the MLP adds to x on this visit."""
+        added = self.mlp.fed(x)
+        return added if self.shares is None else self.shares[1] * added
+
+
+def serial(layer: Layer, x: array, given: Given) -> array:
     """Attention, then the MLP on what it made."""
-    x = block.mixed(x, given.x0)
-    x = x + block.attended(x, given)
-    return x + block.fed(x)
+    x = layer.mixed(x, given.x0)
+    x = x + layer.attended(x, given)
+    return x + layer.fed(x)
 
 
-def parallel(block: Block, x: array, given: Given) -> array:
+def parallel(layer: Layer, x: array, given: Given) -> array:
     """Attention and MLP side by side on the same x (GPT-J)."""
-    x = block.mixed(x, given.x0)
-    return x + block.attended(x, given) + block.fed(x)
+    x = layer.mixed(x, given.x0)
+    return x + layer.attended(x, given) + layer.fed(x)
 
 
 def lanes(
-    block: Block, x: array, lane: array, resid: array, post: array, given: Given
+    layer: Layer, x: array, lane: array, resid: array, post: array, given: Given
 ) -> tuple[array, array]:
     """Attention reads x, the MLP reads the second lane, and both write into both.
 
     resid: (2,), what stays of each lane; post: (2, 2), from attention and MLP to each lane.
     """
-    a = block.attended(block.mixed(x, given.x0), given)
-    m = block.fed(lane)
+    a = layer.attended(layer.mixed(x, given.x0), given)
+    m = layer.fed(lane)
     x = resid[0] * x + post[0, 0] * a + post[1, 0] * m
     return x, resid[1] * lane + post[0, 1] * a + post[1, 1] * m
 
 
 def lanes_in_turn(
-    block: Block, x: array, lane: array, resid: array, post: array, given: Given
+    layer: Layer, x: array, lane: array, resid: array, post: array, given: Given
 ) -> tuple[array, array]:
     """As lanes, but the MLP reads what attention has written, and x0 is mixed into both.
 
     resid: (2,), what stays of each lane, once for attention and once for the MLP.
     """
-    x, lane = block.mixed(x, given.x0), block.mixed(lane, given.x0)
-    a = block.attended(x, given)
+    x, lane = layer.mixed(x, given.x0), layer.mixed(lane, given.x0)
+    a = layer.attended(x, given)
     x, lane = resid[0] * x + post[0, 0] * a, resid[1] * lane + post[0, 1] * a
-    m = block.fed(lane)
+    m = layer.fed(lane)
     return resid[0] * x + post[1, 0] * m, resid[1] * lane + post[1, 1] * m
 
 

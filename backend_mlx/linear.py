@@ -8,7 +8,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.core import array
 
-from core.arch.spec import LinearKind
+from core.arch.spec import LinearKind, ModelSpec
+from core.arch.start import frozen_matrix
 
 LEAST_SCALE = 1e-12
 
@@ -32,9 +33,9 @@ class Linear(nn.Module):
 class Ternary(Linear):
     """Weights of -s, 0 and s (after Ma et al. 2024), s of each group its mean magnitude."""
 
-    def __init__(self, in_dims: int, out_dims: int, group: int) -> None:
+    def __init__(self, spec: ModelSpec, in_dims: int, out_dims: int) -> None:
         super().__init__(in_dims, out_dims)
-        self.group = group
+        self.group = spec.linear_group
 
     def __call__(self, x: array) -> array:
         return project(x, straight_through(self.weight, ternary(self.weight, self.group)))
@@ -45,6 +46,28 @@ class Binary(Ternary):
 
     def __call__(self, x: array) -> array:
         return project(x, straight_through(self.weight, binary(self.weight, self.group)))
+
+
+class Random(nn.Module):
+    """A matrix from the spec's seed, neither trained nor stored, and an adapter (Hu et al. 2021).
+
+    y = x W^T + (x D^T) U^T, D of adapter_rank rows and U of as many columns; of rank 0: W alone.
+    """
+
+    _frozen: array
+
+    def __init__(self, spec: ModelSpec, name: str, in_dims: int, out_dims: int) -> None:
+        super().__init__()
+        drawn = frozen_matrix(spec, name, (out_dims, in_dims))
+        self._frozen = mx.array(drawn)
+        self.rank = spec.adapter_rank
+        if self.rank:
+            self.down = Linear(in_dims, self.rank)
+            self.up = Linear(self.rank, out_dims)
+
+    def __call__(self, x: array) -> array:
+        y = project(x, self._frozen)
+        return y + self.up(self.down(x)) if self.rank else y
 
 
 def ternary(weight: array, group: int) -> array:
@@ -68,8 +91,10 @@ def straight_through(weight: array, used: array) -> array:
     return mx.stop_gradient(used) + (weight - mx.stop_gradient(weight))
 
 
-LINEARS: dict[LinearKind, Callable[[int, int, int], Linear]] = {
-    "dense": lambda in_dims, out_dims, group: Linear(in_dims, out_dims),
-    "ternary": Ternary,
-    "binary": Binary,
+Make = Callable[[ModelSpec, str, int, int], nn.Module]  # of a matrix's name, columns and rows
+LINEARS: dict[LinearKind, Make] = {
+    "dense": lambda spec, name, in_dims, out_dims: Linear(in_dims, out_dims),
+    "ternary": lambda spec, name, in_dims, out_dims: Ternary(spec, in_dims, out_dims),
+    "binary": lambda spec, name, in_dims, out_dims: Binary(spec, in_dims, out_dims),
+    "random": Random,
 }

@@ -9,7 +9,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.arch.spec import LinearKind
+from core.arch.spec import LinearKind, ModelSpec
+from core.arch.start import frozen_matrix
 
 LEAST_SCALE = 1e-12
 
@@ -33,9 +34,9 @@ class Linear(nn.Module):
 class Ternary(Linear):
     """Weights of -s, 0 and s (after Ma et al. 2024), s of each group its mean magnitude."""
 
-    def __init__(self, in_dims: int, out_dims: int, group: int) -> None:
+    def __init__(self, spec: ModelSpec, in_dims: int, out_dims: int) -> None:
         super().__init__(in_dims, out_dims)
-        self.group = group
+        self.group = spec.linear_group
 
     def forward(self, x: Tensor) -> Tensor:
         return project(x, straight_through(self.weight, ternary(self.weight, self.group)))
@@ -46,6 +47,28 @@ class Binary(Ternary):
 
     def forward(self, x: Tensor) -> Tensor:
         return project(x, straight_through(self.weight, binary(self.weight, self.group)))
+
+
+class Random(nn.Module):
+    """A matrix from the spec's seed, neither trained nor stored, and an adapter (Hu et al. 2021).
+
+    y = x W^T + (x D^T) U^T, D of adapter_rank rows and U of as many columns; of rank 0: W alone.
+    """
+
+    _frozen: Tensor
+
+    def __init__(self, spec: ModelSpec, name: str, in_dims: int, out_dims: int) -> None:
+        super().__init__()
+        drawn = frozen_matrix(spec, name, (out_dims, in_dims))
+        self.register_buffer("_frozen", torch.from_numpy(drawn), persistent=False)
+        self.rank = spec.adapter_rank
+        if self.rank:
+            self.down = Linear(in_dims, self.rank)
+            self.up = Linear(self.rank, out_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = project(x, self._frozen)
+        return y + self.up(self.down(x)) if self.rank else y
 
 
 def ternary(weight: Tensor, group: int) -> Tensor:
@@ -69,8 +92,10 @@ def straight_through(weight: Tensor, used: Tensor) -> Tensor:
     return used.detach() + (weight - weight.detach())
 
 
-LINEARS: dict[LinearKind, Callable[[int, int, int], Linear]] = {
-    "dense": lambda in_dims, out_dims, group: Linear(in_dims, out_dims),
-    "ternary": Ternary,
-    "binary": Binary,
+Make = Callable[[ModelSpec, str, int, int], nn.Module]  # of a matrix's name, columns and rows
+LINEARS: dict[LinearKind, Make] = {
+    "dense": lambda spec, name, in_dims, out_dims: Linear(in_dims, out_dims),
+    "ternary": lambda spec, name, in_dims, out_dims: Ternary(spec, in_dims, out_dims),
+    "binary": lambda spec, name, in_dims, out_dims: Binary(spec, in_dims, out_dims),
+    "random": Random,
 }

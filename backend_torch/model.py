@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn as nn
 from torch import Tensor
 
 from backend_torch.attend import sees_of
-from backend_torch.block import LANES, ROUTES, Block, Given
+from backend_torch.block import LANES, ROUTES, Block, Given, Layer
 from backend_torch.linear import Linear, project
 from backend_torch.ops import before, cross_entropy, pair_buckets, rms_norm, softcap
-from core.arch.plan import forward_plan, longest, num_skips
+from core.arch.plan import Visit, forward_plan, longest, num_skips
 from core.arch.rope import rotary_tables
 from core.arch.spec import ModelSpec
 from core.train.recipe import Precision
@@ -19,6 +21,7 @@ from core.train.recipe import Precision
 class GPT(nn.Module):
     """Embed, follow the plan, head. Weights start as zeros: load the first ones from core."""
 
+    blocks: Any  # of Block
     _cos: Tensor
     _sin: Tensor
 
@@ -27,7 +30,7 @@ class GPT(nn.Module):
         self.spec = spec
         self.precision = precision
         self._plans = [forward_plan(spec, phase) for phase in range(len(spec.orders))]
-        self._windows = sorted({spec.window(block) for block in range(spec.num_layers)})
+        self._windows = sorted({spec.window(block) for block in spec.attn_blocks})
         self.tok_emb = nn.Embedding(spec.vocab_size, spec.table_dim)
         if spec.embed_dim is not None:
             self.embed_in = Linear(spec.table_dim, spec.model_dim)
@@ -48,6 +51,8 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList([Block(spec, block) for block in range(spec.num_layers)])
         if spec.step_embed:
             self.step_emb = nn.Parameter(torch.zeros(longest(spec), spec.model_dim))
+        if spec.visit_scale:
+            self.visit_scale = nn.Parameter(torch.zeros(longest(spec), 2))
         if skips := num_skips(spec):
             self.skip_weights = nn.Parameter(torch.zeros(skips, spec.model_dim))
         if skips and spec.skip_gates:
@@ -78,19 +83,19 @@ class GPT(nn.Module):
         lane = x
         skips: list[Tensor] = []
         for visit in self._plans[phase]:
-            block = self.blocks[visit.block]
             if visit.pop_skip is not None:
                 x = self._joined(x, skips.pop(), visit.pop_skip)
             if self.spec.step_embed:
                 x = x + self.step_emb[visit.position].to(x.dtype)
+            layer = self._layer(visit, x)
             if visit.opens_lanes:
                 lane = x
             if visit.in_lanes:
-                resid = self.lane_resid[visit.block].to(x.dtype)
-                post = self.lane_post[visit.block].to(x.dtype)
-                x, lane = LANES[visit.route](block, x, lane, resid, post, given)
+                resid = self.lane_resid[visit.attn].to(x.dtype)
+                post = self.lane_post[visit.attn].to(x.dtype)
+                x, lane = LANES[visit.route](layer, x, lane, resid, post, given)
             else:
-                x = ROUTES[visit.route](block, x, given)
+                x = ROUTES[visit.route](layer, x, given)
             if visit.closes_lanes:
                 x = 0.5 * (x + lane)
             if visit.push_skip:
@@ -130,6 +135,13 @@ class GPT(nn.Module):
             share = torch.sigmoid(self.smear_gate(x[..., : self.spec.smear_dims]))
             x = x + self.smear_scale.to(x.dtype) * share * before(x, tokens)
         return x
+
+    def _layer(self, visit: Visit, x: Tensor) -> Layer:
+        """The blocks of a visit; its shares in x's dtype, where visits have any."""
+        attn, mlp, shares = self.blocks[visit.attn], self.blocks[visit.mlp], None
+        if self.spec.visit_scale:
+            shares = self.visit_scale[visit.position].to(x.dtype)
+        return Layer(attn, mlp, shares)
 
     def _joined(self, x: Tensor, skip: Tensor, row: int) -> Tensor:
         """x and a skip: their sum, or by the gates some of one and the rest of the other."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.arch.noise import normal
-from core.arch.params import Param, flops_per_token, param_table
+from core.arch.params import Param, flops_per_token, num_frozen, param_table
 from core.arch.plan import forward_plan
 from core.artifact.codecs import encode
 from core.artifact.quant import matrix_shape, quantize_rows, stored_format
@@ -134,10 +134,11 @@ def planned_memory_bytes(recipe: Recipe, memory: Memory = "cuda") -> int:
 
 
 def state_bytes(recipe: Recipe) -> int:
-    """fp32 weights, gradients, moments and average of one rank."""
+    """fp32 weights, gradients, moments and average of one rank; and random weights, which stay."""
     copies = 2 + (recipe.optim.ema_decay > 0)
     table = param_table(recipe.arch)
-    return sum((copies + (1 if row.rule == "matrix" else 2)) * row.size for row in table) * 4
+    held = sum((copies + (1 if row.rule == "matrix" else 2)) * row.size for row in table)
+    return (held + num_frozen(recipe.arch)) * 4
 
 
 def micro_batch_rows(recipe: Recipe) -> int:

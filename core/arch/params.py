@@ -9,29 +9,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from core.arch.noise import normal, stream_of, uniform
 from core.arch.plan import LANES, forward_plan, longest, num_skips
 from core.arch.spec import ModelSpec
+from core.arch.start import Array, Start, adapter_start, constant, matrix_start, start_value
 
 Rule = Literal["matrix", "embed", "head", "scalar"]  # matrix: Muon; the others: Adam, own rates
 Role = Literal["embed", "head", "attn", "mlp", "control"]  # how it is stored
-Array = NDArray[np.float32]
+Matrix = tuple[str, tuple[int, int], Start]  # its name in a block, [out, in], how it starts
 Weights = dict[str, Array]
-
-
-@dataclass(frozen=True)
-class Start:
-    """A start value: uniform in +-scale, normal of deviation scale, or `rows` of constants.
-
-    orthogonal: the shorter side's vectors are orthonormal, times scale (Saxe et al. 2014).
-    """
-
-    kind: Literal["uniform", "normal", "orthogonal", "rows"]
-    scale: float = 0.0
-    rows: tuple[float, ...] = ()  # one value for all, or one for each entry of the first axis
 
 
 @dataclass(frozen=True)
@@ -49,23 +34,12 @@ class Param:
         return math.prod(self.shape)
 
 
-def constant(*rows: float) -> Start:
-    return Start("rows", rows=rows)
-
-
-def matrix_start(spec: ModelSpec, dims: int) -> Start:
-    """Of a matrix with so many columns: uniform in +-1/sqrt(dims), as torch's Linear, or normal
-    of that deviation, or orthogonal."""
-    scale = 1.0 if spec.matrix_init == "orthogonal" else 1.0 / math.sqrt(dims)
-    return Start(spec.matrix_init, scale)
-
-
 def param_table(spec: ModelSpec) -> tuple[Param, ...]:
     """Every parameter of the model, once."""
     rows = _embed_rows(spec)
     for block in range(spec.num_layers):
-        rows += _block_rows(spec, f"blocks.{block}")
-        rows += _value_rows(spec, block)
+        rows += _attn_rows(spec, block) if block in spec.attn_blocks else []
+        rows += _mlp_rows(spec, block) if block in spec.mlp_blocks else []
     rows += _between_rows(spec)
     if not spec.tie_embeddings:
         shape = (spec.vocab_size, spec.table_dim)
@@ -107,6 +81,8 @@ def _between_rows(spec: ModelSpec) -> list[Param]:
     dim, layers, rows = spec.model_dim, spec.num_layers, list[Param]()
     if spec.step_embed:
         rows.append(control("step_emb", (longest(spec), dim), 0.0))
+    if spec.visit_scale:
+        rows.append(control("visit_scale", (longest(spec), 2), 1.0))
     if skips := num_skips(spec):
         rows.append(control("skip_weights", (skips, dim), 1.0))
     if skips and spec.skip_gates:
@@ -123,84 +99,103 @@ def control(name: str, shape: tuple[int, ...], *start: float) -> Param:
     return Param(name, shape, constant(*start), "scalar", "control")
 
 
-def _block_rows(spec: ModelSpec, at: str) -> list[Param]:
-    dim, kv, hidden = spec.model_dim, spec.kv_dim, spec.mlp_dim
-    into, out = matrix_start(spec, dim), constant(0.0)
+def _attn_rows(spec: ModelSpec, block: int) -> list[Param]:
+    """What a block's attention has, and what x goes through before it."""
+    at, dim, heads = f"blocks.{block}", spec.model_dim, spec.num_heads
     rows = [
         control(f"{at}.resid_mix", (2, dim), 1.0, 0.0),
         control(f"{at}.attn_scale", (dim,), 1.0),
-        control(f"{at}.mlp_scale", (dim,), 1.0),
-        control(f"{at}.attn.q_gain", (spec.num_heads,), spec.qk_gain_init),
-        Param(f"{at}.attn.c_q.weight", (dim, dim), into, "matrix", "attn"),
-        Param(f"{at}.attn.c_k.weight", (kv, dim), into, "matrix", "attn"),
-        Param(f"{at}.attn.c_v.weight", (kv, dim), into, "matrix", "attn"),
-        Param(f"{at}.attn.proj.weight", (dim, dim), out, "matrix", "attn"),
-        Param(f"{at}.mlp.fc.weight", (hidden, dim), into, "matrix", "mlp"),
-        Param(f"{at}.mlp.proj.weight", (dim, hidden), out, "matrix", "mlp"),
+        control(f"{at}.attn.q_gain", (heads,), spec.qk_gain_init),
     ]
-    if spec.activation == "swiglu":
-        rows.append(Param(f"{at}.mlp.gate.weight", (hidden, dim), into, "matrix", "mlp"))
+    for name, shape, start in _attn_matrices(spec):
+        rows += _matrix_rows(spec, f"{at}.attn.{name}", shape, start, "attn")
     if spec.attn_gate_dims:
-        gates, std = (spec.num_heads, spec.attn_gate_dims), spec.attn_gate_init_std
+        gates, std = (heads, spec.attn_gate_dims), spec.attn_gate_init_std
         start = Start("normal", std) if std else constant(0.0)
         rows.append(Param(f"{at}.attn.gate.weight", gates, start, "scalar", "control"))
-    return rows
-
-
-def _value_rows(spec: ModelSpec, block: int) -> list[Param]:
-    """What a block takes of the value table and of the first visit's values."""
-    at, rows = f"blocks.{block}.attn", list[Param]()
     if spec.takes_rows(block):
-        rows.append(control(f"{at}.value_mix", (1,), 1.0))
+        rows.append(control(f"{at}.attn.value_mix", (1,), 1.0))
     if spec.shares_values(block):
-        rows.append(control(f"{at}.value_share", (1,), 0.0))
+        rows.append(control(f"{at}.attn.value_share", (1,), 0.0))
     return rows
+
+
+def _mlp_rows(spec: ModelSpec, block: int) -> list[Param]:
+    """What a block's MLP has."""
+    at = f"blocks.{block}"
+    rows = [control(f"{at}.mlp_scale", (spec.model_dim,), 1.0)]
+    for name, shape, start in _mlp_matrices(spec):
+        rows += _matrix_rows(spec, f"{at}.mlp.{name}", shape, start, "mlp")
+    return rows
+
+
+def _attn_matrices(spec: ModelSpec) -> list[Matrix]:
+    dim, kv, into = spec.model_dim, spec.kv_dim, matrix_start(spec, spec.model_dim)
+    inward = [("c_q", (dim, dim), into), ("c_k", (kv, dim), into), ("c_v", (kv, dim), into)]
+    return [*inward, ("proj", (dim, dim), constant(0.0))]
+
+
+def _mlp_matrices(spec: ModelSpec) -> list[Matrix]:
+    dim, hidden, into = spec.model_dim, spec.mlp_dim, matrix_start(spec, spec.model_dim)
+    found = [("fc", (hidden, dim), into), ("proj", (dim, hidden), constant(0.0))]
+    return [*found, ("gate", (hidden, dim), into)] if spec.activation == "swiglu" else found
+
+
+def _matrix_rows(
+    spec: ModelSpec, name: str, shape: tuple[int, int], start: Start, role: Role
+) -> list[Param]:
+    """A matrix, or the adapter that is trained beside a random one, if there is any."""
+    if spec.linear != "random":
+        return [Param(f"{name}.weight", shape, start, "matrix", role)]
+    if not spec.adapter_rank:
+        return []
+    (out_dims, in_dims), rank = shape, spec.adapter_rank
+    down, up = adapter_start(spec, in_dims), constant(0.0)
+    return [
+        Param(f"{name}.down.weight", (rank, in_dims), down, "matrix", role),
+        Param(f"{name}.up.weight", (out_dims, rank), up, "matrix", role),
+    ]
 
 
 def init_params(spec: ModelSpec, seed: int) -> Weights:
     """First weights, float32, equal in every bit on every machine."""
-    return {row.name: start_value(row, seed) for row in param_table(spec)}
-
-
-def start_value(row: Param, seed: int) -> Array:
-    """The first value of one parameter; drawn in float64, rounded once."""
-    if row.start.kind == "rows":
-        column = np.array(row.start.rows, np.float32).reshape(-1, *[1] * (len(row.shape) - 1))
-        return np.ascontiguousarray(np.broadcast_to(column, row.shape))
-    stream = stream_of(row.name)
-    if row.start.kind == "uniform":
-        drawn = 2.0 * uniform(seed, stream, row.shape) - 1.0
-    else:
-        drawn = normal(seed, stream, row.shape)
-    if row.start.kind == "orthogonal":
-        drawn = orthonormal(drawn)
-    return (drawn * row.start.scale).astype(np.float32)
-
-
-def orthonormal(drawn: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The Q of a QR decomposition on the longer side, with R's diagonal positive: uniform over
-    all such matrices where `drawn` is normal. LAPACK's last bits are the library's."""
-    tall = drawn if drawn.shape[0] >= drawn.shape[1] else drawn.T
-    q, r = np.linalg.qr(tall)
-    q = q * np.where(np.diag(r) < 0, -1.0, 1.0)
-    return q if tall is drawn else q.T
+    table = param_table(spec)
+    return {row.name: start_value(row.name, row.shape, row.start, seed) for row in table}
 
 
 def num_params(spec: ModelSpec) -> int:
     return sum(row.size for row in param_table(spec))
 
 
+def num_frozen(spec: ModelSpec) -> int:
+    """The weights of the random matrices: drawn from a seed, neither trained nor packed."""
+    attn, mlp = _frozen_sizes(spec)
+    return len(spec.attn_blocks) * attn + len(spec.mlp_blocks) * mlp
+
+
+def _frozen_sizes(spec: ModelSpec) -> tuple[int, int]:
+    """The random weights of one attention and of one MLP."""
+    if spec.linear != "random":
+        return 0, 0
+    both = (_attn_matrices(spec), _mlp_matrices(spec))
+    attn, mlp = (sum(math.prod(shape) for _, shape, _ in matrices) for matrices in both)
+    return attn, mlp
+
+
 def flops_per_token(spec: ModelSpec) -> int:
     """Forward and backward, matrix products and attention only; the look-up is free.
 
-    6 per weight of every visited block and of the head, and 12 * C * mean causal context for the
-    two products of attention: the usual count (Kaplan et al. 2020), causal windows halved.
+    6 per weight of every visited attention and MLP and of the head, and 12 * C * mean causal
+    context for the two products of attention: the usual count (Kaplan et al. 2020), causal windows
+    halved. 4 per random weight: it has no gradient.
     """
     visits = len(forward_plan(spec))
-    block = sum(row.size for row in _block_rows(spec, "") if row.rule == "matrix")
+    visited = _attn_rows(spec, 0) + _mlp_rows(spec, 0)
+    block = sum(row.size for row in visited if row.rule == "matrix")
     factors = sum(row.size for row in _embed_rows(spec) if row.rule == "matrix")
     context = (spec.seq_len + 1) / 2
     products = 6 * (visits * block + factors + spec.vocab_size * spec.table_dim)
+    products += 4 * visits * sum(_frozen_sizes(spec))
     return round(products + 12 * spec.model_dim * context * visits)
 
 

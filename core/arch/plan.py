@@ -1,4 +1,4 @@
-"""forward_plan: which block runs when and how, and where the U-Net skips are pushed and popped."""
+"""forward_plan: which blocks run when and how, and where the U-Net skips are pushed and popped."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ LANES: tuple[Routing, ...] = ("lanes", "lanes_in_turn")
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
-    """One pass through a block. Skips are a stack: the last one pushed is popped first."""
+    """One pass through an attention and an MLP, mostly of one block; where they are of two, all but
+    the MLP's own scale, norm and matrices goes by the attention's.
 
-    block: int
+    Skips are a stack: the last one pushed is popped first.
+    """
+
+    attn: int  # the block whose attention it is
+    mlp: int
     position: int  # in the order of the phase
     route: Routing = "serial"
-    pop_skip: int | None = None  # before the block: x takes the popped one by skip_weights' row
-    push_skip: bool = False  # after the block: push x
-    opens_lanes: bool = False  # before the block: the second lane starts as a copy of x
-    closes_lanes: bool = False  # after the block: x is the mean of both
+    pop_skip: int | None = None  # before both: x takes the popped one by skip_weights' row
+    push_skip: bool = False  # after both: push x
+    opens_lanes: bool = False  # before both: the second lane starts as a copy of x
+    closes_lanes: bool = False  # after both: x is the mean of both
 
     @property
     def in_lanes(self) -> bool:
@@ -31,13 +36,14 @@ def forward_plan(spec: ModelSpec, phase: int = -1) -> tuple[Visit, ...]:
     order = spec.orders[phase]
     half, count = len(order) // 2, len(order) // 2 if spec.skips == "unet" else 0
     visits = []
-    for position, block in enumerate(order):
+    for position, pair in enumerate(order):
         decoder = position - half
         visits.append(
             Visit(
-                block=block,
+                attn=pair.attn,
+                mlp=pair.mlp,
                 position=position,
-                route=spec.routing if block >= spec.routing_start else "serial",
+                route=spec.routing if pair.attn >= spec.routing_start else "serial",
                 pop_skip=decoder if 0 <= decoder < count else None,
                 push_skip=count > 0 and position < half,
             )
@@ -62,7 +68,7 @@ def _with_lanes(visits: list[Visit]) -> list[Visit]:
         before, after = i > 0 and visits[i - 1].in_lanes, visits[i + 1 : i + 2]
         if visit.in_lanes and visit.push_skip:
             raise ValueError(
-                f"arch: block {visit.block} runs in lanes in the first half of the order, whose "
+                f"arch: block {visit.attn} runs in lanes in the first half of the order, whose "
                 "blocks push skips; raise routing_start or set skips=none"
             )
         opens = visit.in_lanes and not before

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
+
+from core.arch.depth import Order, Pair, Phase, attns, check_phases, mlps
 
 Activation = Literal["relu2", "leaky_relu2", "relu", "swiglu"]
 Skips = Literal["none", "unet"]
@@ -12,7 +15,7 @@ Routing = Literal["serial", "parallel", "lanes", "lanes_in_turn"]
 RopeScaling = Literal["none", "ntk", "yarn"]
 Smear = Literal["none", "static", "content"]
 Softcap = Literal["tanh", "poly5"]
-LinearKind = Literal["dense", "ternary", "binary"]
+LinearKind = Literal["dense", "ternary", "binary", "random"]
 MatrixInit = Literal["uniform", "normal", "orthogonal"]
 
 FP32_EPS = 1.1920929e-07  # 2**-23, what torch's rms_norm uses when it is given none
@@ -23,15 +26,8 @@ NOT_NEGATIVE = (
     *("leaky_slope", "logit_softcap", "qk_gain_init", "attn_gate_init_std", "attn_gate_scale"),
     *("attn_gate_dims", "xsa_last", "routing_start", "smear_dims", "bigram_buckets", "bigram_dim"),
     *("rope_train_len", "rope_max_len", "value_embed_dim", "value_embed_last"),
+    *("linear_seed", "adapter_rank"),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """From this progress of the run on, the blocks in this order."""
-
-    at: float
-    order: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +43,7 @@ class ModelSpec:
     seq_len: int = 1024  # tokens of context in training and scoring
     phases: tuple[Phase, ...] = ()  # the last one is packed and scored; none: each block once
     step_embed: bool = False  # a vector added before each visit of the longest order
+    visit_scale: bool = False  # a scale of what attention and MLP add, for each visit of it
     tie_embeddings: bool = True
     tied_embed_init_std: float = 0.005  # an untied table starts as N(0, 1), its head as zeros
     embed_dim: int | None = None  # of a factored table; none: model_dim, without factors
@@ -82,6 +79,8 @@ class ModelSpec:
     head_bias: bool = False  # a number a token, added to its logit before the cap
     linear: LinearKind = "dense"  # what the blocks' matrices are multiplied as
     linear_group: int = 128  # weights that share a scale, where they are ternary or binary
+    linear_seed: int = 0  # of the matrices, where they are random: never trained nor stored
+    adapter_rank: int = 0  # of what is trained beside a random matrix; 0: nothing is
     norm_out_proj: bool = False  # the input of the output projections is normalised
     matrix_init: MatrixInit = "uniform"
     norm_eps: float = FP32_EPS
@@ -111,8 +110,9 @@ class ModelSpec:
             value = getattr(self, name)
             _need(value <= most, f"{name} {value} must be at most {most}")
         _need(min(self.windows, default=0) >= 0, f"windows {self.windows} must not be negative")
-        self._check_phases()
+        check_phases(self.phases, self.num_layers)
         self._check_groups()
+        self._check_adapters()
 
     def _at_most(self) -> dict[str, int]:
         most = {"attn_gate_dims": self.model_dim, "xsa_last": self.num_layers}
@@ -121,28 +121,9 @@ class ModelSpec:
             most["smear_dims"] = self.model_dim
         return {**most, "routing_start": self.num_layers}
 
-    def _check_phases(self) -> None:
-        """The first at 0, each later than the one before, and no block left untrained."""
-        starts = [phase.at for phase in self.phases]
-        fits = not starts or (starts[0] == 0 and starts[-1] < 1 and starts == sorted(set(starts)))
-        _need(fits, f"phases begin at {starts}, expected 0 first, then rising, all below 1")
-        for phase in self.phases:
-            outside = [block for block in phase.order if not 0 <= block < self.num_layers]
-            _need(
-                bool(phase.order) and not outside,
-                f"phase at {phase.at}: blocks {outside or 'none'} in the order, expected some of "
-                f"0 to {self.num_layers - 1}",
-            )
-        if self.phases:
-            used = len(set(self.phases[-1].order))
-            _need(
-                used == self.num_layers,
-                f"the last order has {used} blocks, expected all num_layers {self.num_layers}",
-            )
-
     def _check_groups(self) -> None:
         """Every matrix of a block falls into whole groups."""
-        if self.linear == "dense":
+        if self.linear not in ("ternary", "binary"):
             return
         _need(self.linear_group >= 1, f"linear_group {self.linear_group} must be at least 1")
         for dims in (self.model_dim, self.kv_dim, self.mlp_dim):
@@ -152,10 +133,38 @@ class ModelSpec:
                 f"weights of a matrix of {dims} x {self.model_dim}",
             )
 
-    @property
-    def orders(self) -> tuple[tuple[int, ...], ...]:
+    def _check_adapters(self) -> None:
+        """Beside random matrices alone, and no wider than any of them."""
+        rank, least = self.adapter_rank, min(self.model_dim, self.kv_dim, self.mlp_dim)
+        _need(
+            rank == 0 or self.linear == "random",
+            f"adapter_rank {rank} with {self.linear} matrices, which are trained themselves: "
+            "set linear=random, or adapter_rank=0",
+        )
+        _need(
+            rank <= least,
+            f"adapter_rank {rank} must be at most {least}, the shortest side of a matrix",
+        )
+
+    @cached_property
+    def orders(self) -> tuple[Order, ...]:
         """The blocks of a forward pass, phase by phase."""
-        return tuple(p.order for p in self.phases) or (tuple(range(self.num_layers)),)
+        each_once = tuple(Pair(attn=block, mlp=block) for block in range(self.num_layers))
+        return tuple(phase.pairs for phase in self.phases) or (each_once,)
+
+    @cached_property
+    def attn_blocks(self) -> frozenset[int]:
+        """The blocks that have an attention: those in the last order."""
+        return attns(self.orders[-1])
+
+    @cached_property
+    def mlp_blocks(self) -> frozenset[int]:
+        """The blocks that have an MLP."""
+        return mlps(self.orders[-1])
+
+    @cached_property
+    def _later_attns(self) -> frozenset[int]:
+        return frozenset[int]().union(*(attns(order[1:]) for order in self.orders))
 
     @property
     def head_dim(self) -> int:
@@ -180,8 +189,8 @@ class ModelSpec:
         return self.value_embed_dim > 0 and block >= self.num_layers - self.value_embed_last
 
     def shares_values(self, block: int) -> bool:
-        """Whether a block is visited with the first visit's values at hand."""
-        return self.value_residual and any(block in order[1:] for order in self.orders)
+        """Whether a block's attention is visited with the first visit's values at hand."""
+        return self.value_residual and block in self._later_attns
 
     def window(self, block: int) -> int:
         """How many tokens a block attends to, its own among them; 0: all."""

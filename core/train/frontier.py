@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from core.arch.spec import LinearKind, ModelSpec, Phase
+from core.arch.depth import Phase
+from core.arch.spec import LinearKind, ModelSpec
 from core.data.batches import Data
 from core.score.scoring import Score
 from core.train.recipe import Optim, Recipe, Schedule

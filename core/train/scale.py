@@ -8,11 +8,13 @@ would be run large. The vocabulary belongs to the tokenizer and stays.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from core.arch.params import param_table
+from core.arch.depth import Pair
+from core.arch.params import Param, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.quant import Quant, stored_format
 from core.data.batches import Data
@@ -51,41 +53,60 @@ def _arch(spec: ModelSpec, to: ModelSpec) -> ModelSpec:
     dim = kv_heads * group * head_dim
     return replace(
         spec,
-        num_layers=min(spec.num_layers, to.num_layers),
         model_dim=dim,
         num_heads=kv_heads * group,
         num_kv_heads=kv_heads,
         mlp_dim=max(1, round(spec.mlp_dim * dim / spec.model_dim)),
         seq_len=min(spec.seq_len, to.seq_len),
         rope_dims=_rope_dims(spec, head_dim),
-        **_of_depth(spec, min(spec.num_layers, to.num_layers)),
+        **_of_depth(spec, to.num_layers),
         **_of_width(spec, dim),
     )
 
 
-def _of_depth(spec: ModelSpec, layers: int) -> dict[str, Any]:
+def _of_depth(spec: ModelSpec, most: int) -> dict[str, Any]:
     """Block b of n becomes b * layers / n, rounded down; neighbours that fall together are one."""
-    share = layers / spec.num_layers
+    attns = _fewer(spec.attn_blocks, spec.num_layers, most)
+    mlps = _fewer(spec.mlp_blocks, spec.num_layers, most)
+    layers = 1 + max(*attns.values(), *mlps.values())
     phases = []
     for phase in spec.phases if layers < spec.num_layers else ():
-        order = [block * layers // spec.num_layers for block in phase.order]
-        again = [b <= a for a, b in pairwise(phase.order)]  # a new pass over the same blocks
-        steps = zip(pairwise(order), again, strict=True)
+        order = [(attns[pair.attn], mlps[pair.mlp]) for pair in phase.pairs]
+        again = [b.attn <= a.attn and b.mlp <= a.mlp for a, b in pairwise(phase.pairs)]
+        steps = zip(pairwise(order), again, strict=True)  # again: a new pass over the same blocks
         once = [b for (a, b), back in steps if a != b or back]
-        phases.append(replace(phase, order=(order[0], *once)))
+        small = (a if a == m else Pair(attn=a, mlp=m) for a, m in (order[0], *once))
+        phases.append(replace(phase, order=tuple(small)))
+    share = layers / spec.num_layers
     return {
+        "num_layers": layers,
         "phases": tuple(phases) or spec.phases,
         "xsa_last": math.ceil(spec.xsa_last * share),
+        "value_embed_last": math.ceil(spec.value_embed_last * share),
         "routing_start": min(math.ceil(spec.routing_start * share), layers - 1),
     }
 
 
+def _fewer(blocks: frozenset[int], was: int, most: int) -> dict[int, int]:
+    """The new number of each block that has an attention (or an MLP).
+
+    Where there were fewer of them than blocks, there still are: what was shared is shared.
+    """
+    layers = min(was, most)
+    if layers == was:
+        return {block: block for block in blocks}
+    part = min(math.ceil(len(blocks) * layers / was), max(layers - 1, 1))
+    count = layers if len(blocks) == was else part
+    return {block: i * count // len(blocks) for i, block in enumerate(sorted(blocks))}
+
+
 def _of_width(spec: ModelSpec, dim: int) -> dict[str, Any]:
-    """Gates that read all dims still do; a factored table keeps its proportion."""
+    """Gates that read all dims still do; a factored table and adapters keep their proportion."""
     embed_dim = spec.embed_dim and max(1, round(spec.embed_dim * dim / spec.model_dim))
     dense = spec.attn_gate_dims == spec.model_dim
     return {
         "embed_dim": embed_dim,
+        "adapter_rank": spec.adapter_rank and max(1, spec.adapter_rank * dim // spec.model_dim),
         "attn_gate_dims": dim if dense else min(spec.attn_gate_dims, dim),
         "smear_dims": min(spec.smear_dims, dim) if spec.smear == "content" else spec.smear_dims,
     }
@@ -158,9 +179,14 @@ def _score(score: Score, to: Score) -> Score:
 
 def _keep_below(spec: ModelSpec, small: ModelSpec, quant: Quant) -> int:
     """Low enough that a matrix which was quantized still is."""
-    stored = {row.name: stored_format(row, quant) for row in param_table(spec)}
-    sizes = [row.size for row in param_table(small) if stored[row.name] != "fp16"]
+    stored = {_in_block(row): stored_format(row, quant) for row in param_table(spec)}
+    sizes = [row.size for row in param_table(small) if stored.get(_in_block(row), "fp16") != "fp16"]
     return min([quant.keep_below, *sizes])
+
+
+def _in_block(row: Param) -> str:
+    """The name without the block's number, which is another one in the small model."""
+    return re.sub(r"^blocks\.\d+\.", "", row.name)
 
 
 def _steps_share(schedule: Schedule, to: Schedule) -> float:

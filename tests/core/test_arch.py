@@ -99,7 +99,7 @@ def test_noise() -> None:
 
 def test_the_plan_of_nine_layers() -> None:
     plan = forward_plan(ModelSpec())
-    assert [v.block for v in plan] == list(range(9))
+    assert [(v.attn, v.mlp) for v in plan] == [(b, b) for b in range(9)]
     assert [v.push_skip for v in plan] == [True] * 4 + [False] * 5
     assert [v.pop_skip for v in plan] == [None] * 4 + [0, 1, 2, 3, None]
     assert not any(

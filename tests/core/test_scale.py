@@ -29,7 +29,7 @@ SMALLER = {  # where 0 is no limit, it is the largest
     "quant": ("keep_below",),
     "score": ("batch",),
 }
-GATES = ("embed_dim", "attn_gate_dims", "smear_dims")
+GATES = ("embed_dim", "attn_gate_dims", "smear_dims", "adapter_rank", "value_embed_last")
 SIZES = SMALLER | {
     "arch": (*SMALLER["arch"], "rope_dims", "phases", "xsa_last", "routing_start", *GATES),
     "data": (*SMALLER["data"], "batch_schedule"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.arch.spec import ModelSpec, Phase
+from core.arch.depth import Pair, Phase
+from core.arch.spec import ModelSpec
 from core.artifact.quant import Quant
 from core.data.batches import BatchPhase, Data
 from core.train.qat import Qat
@@ -27,6 +28,19 @@ LOOPED = (
     Phase(at=0.2, order=(0, 1, 1, 2)),
     Phase(at=0.4, order=(0, 1, 2, 1, 2, 1, 2)),
 )
+
+TIED = (  # four MLPs and two attentions
+    Phase(at=0.0, order=(0, Pair(attn=0, mlp=1), 2, Pair(attn=2, mlp=3))),
+    Phase(at=0.3, order=(0, Pair(attn=2, mlp=1), 2, Pair(attn=0, mlp=3), Pair(attn=2, mlp=0))),
+)
+APART = {  # three attentions and two MLPs, and what goes by the attention's block
+    "phases": (Phase(at=0.0, order=(0, Pair(attn=1, mlp=0), 2, Pair(attn=1, mlp=2))),),
+    "value_residual": True,
+    "value_embed_dim": 8,
+    "value_embed_last": 2,
+    "xsa_last": 1,
+    "visit_scale": True,
+}
 
 CASES: dict[str, dict[str, object]] = {  # fields of the spec
     "baseline": {},
@@ -54,6 +68,11 @@ CASES: dict[str, dict[str, object]] = {  # fields of the spec
     "normal_init": {"matrix_init": "normal"},
     "looped": {"phases": LOOPED},
     "universal": {"phases": (Phase(at=0.0, order=(0, 1, 2) * 2),), "step_embed": True},
+    "partial_tying": {"num_layers": 4, "phases": TIED, "ln_scale": True, "windows": (4, 0)},
+    "partial_tying_parallel": {**APART, "routing": "parallel", "routing_start": 1},
+    "partial_tying_lanes": {**APART, "routing": "lanes", "routing_start": 1, "skips": "none"},
+    "partial_tying_lanes_in_turn": {**APART, "routing": "lanes_in_turn", "routing_start": 2},
+    "visit_scale": {"phases": LOOPED, "visit_scale": True},
     "skip_gates": {"num_layers": 4, "skip_gates": True},
     "ln_scale": {"ln_scale": True},
     "parallel": {"routing": "parallel", "routing_start": 1},
@@ -78,6 +97,15 @@ CASES: dict[str, dict[str, object]] = {  # fields of the spec
     "head_bias": {"head_bias": True},
     "ternary": {"linear": "ternary", "linear_group": 32, "norm_out_proj": True},
     "binary": {"linear": "binary", "linear_group": 16},
+    "random": {"linear": "random", "linear_seed": 5, "adapter_rank": 4},
+    "random_alone": {"linear": "random", "matrix_init": "orthogonal"},
+    "random_swiglu": {
+        "linear": "random",
+        "adapter_rank": 6,
+        "activation": "swiglu",
+        "matrix_init": "orthogonal",
+        "norm_out_proj": True,
+    },
     "factored": {"embed_dim": 20},
     "factored_untied": {"embed_dim": 20, "tie_embeddings": False},
 }

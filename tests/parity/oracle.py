@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.arch.noise import normal, stream_of, uniform
 from core.arch.params import Weights, param_table
 from core.arch.spec import ModelSpec
 from core.train.qat import noise_keys
@@ -18,6 +19,7 @@ from core.train.recipe import Recipe
 from tests.parity.engines import Rows
 
 Array = NDArray[np.float64]
+Order = list[tuple[int, int]]
 QUINTIC = [(3.4445, -4.7750, 2.0315)] * 9
 POLAR = [  # singular values of a random matrix come out within 0.86 to 1.14: see test_verbs
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -77,8 +79,23 @@ def looks(tokens: Rows, block: int, spec: ModelSpec) -> NDArray[np.bool_]:
     return seen
 
 
+def product(w: dict[str, Array], name: str, x: Array, out_dims: int, spec: ModelSpec) -> Array:
+    """x times a block's matrix, whatever that is."""
+    if spec.linear != "random":
+        return x @ used(w[f"{name}.weight"], spec).T
+    stream, shape = stream_of(name), (out_dims, x.shape[-1])
+    if spec.matrix_init == "uniform":
+        drawn = 2 * uniform(spec.linear_seed, stream, shape) - 1
+    else:
+        drawn = normal(spec.linear_seed, stream, shape)
+    y = x @ (drawn / np.sqrt(x.shape[-1])).T
+    if spec.adapter_rank:
+        y = y + x @ (w[f"{name}.up.weight"] @ w[f"{name}.down.weight"]).T
+    return y
+
+
 def used(weight: Array, spec: ModelSpec) -> Array:
-    """A block's matrix as it is multiplied."""
+    """A block's matrix of few levels, and every other one."""
     if spec.linear == "dense":
         return weight
     out = np.empty(weight.size)
@@ -98,9 +115,10 @@ def attention(
 ) -> Array:
     at, (rows, time, _) = f"blocks.{block}.attn", x.shape
     heads, shared, dims = spec.num_heads, spec.num_heads // spec.num_kv_heads, spec.head_dim
-    q = (x @ used(w[f"{at}.c_q.weight"], spec).T).reshape(rows, time, heads, dims)
-    k = (x @ used(w[f"{at}.c_k.weight"], spec).T).reshape(rows, time, spec.num_kv_heads, dims)
-    v = (x @ used(w[f"{at}.c_v.weight"], spec).T).reshape(rows, time, spec.num_kv_heads, dims)
+    kv_heads, whole = spec.num_kv_heads, spec.model_dim
+    q = product(w, f"{at}.c_q", x, whole, spec).reshape(rows, time, heads, dims)
+    k = product(w, f"{at}.c_k", x, kv_heads * dims, spec).reshape(rows, time, kv_heads, dims)
+    v = product(w, f"{at}.c_v", x, kv_heads * dims, spec).reshape(rows, time, kv_heads, dims)
     if spec.value_residual:
         first.append(v)
         v = v + sigmoid(w[f"{at}.value_share"]) * first[0] if len(first) > 1 else v
@@ -123,20 +141,20 @@ def attention(
         y = y * (spec.attn_gate_gain * sigmoid(spec.attn_gate_scale * opens))[..., None]
     y = y.reshape(rows, time, -1)
     y = norm(y, spec.norm_eps) if spec.norm_out_proj else y
-    return y @ used(w[f"{at}.proj.weight"], spec).T
+    return product(w, f"{at}.proj", y, whole, spec)
 
 
 def mlp(w: dict[str, Array], block: int, x: Array, spec: ModelSpec) -> Array:
     at = f"blocks.{block}.mlp"
-    h = x @ used(w[f"{at}.fc.weight"], spec).T
+    h = product(w, f"{at}.fc", x, spec.mlp_dim, spec)
     hidden = {
         "relu2": lambda: np.where(h > 0, h, 0) ** 2,
         "leaky_relu2": lambda: np.where(h > 0, h, spec.leaky_slope * h) ** 2,
         "relu": lambda: np.where(h > 0, h, 0),
-        "swiglu": lambda: h * sigmoid(h) * (x @ used(w[f"{at}.gate.weight"], spec).T),
+        "swiglu": lambda: h * sigmoid(h) * product(w, f"{at}.gate", x, spec.mlp_dim, spec),
     }[spec.activation]()
     hidden = norm(hidden, spec.norm_eps) if spec.norm_out_proj else hidden
-    return hidden @ used(w[f"{at}.proj.weight"], spec).T
+    return product(w, f"{at}.proj", hidden, spec.model_dim, spec)
 
 
 def embedded(w: dict[str, Array], tokens: Rows, spec: ModelSpec) -> Array:
@@ -159,26 +177,26 @@ def embedded(w: dict[str, Array], tokens: Rows, spec: ModelSpec) -> Array:
     return x
 
 
-def through(w: dict[str, Array], tokens: Rows, spec: ModelSpec, order: list[int]) -> Array:
+def through(w: dict[str, Array], tokens: Rows, spec: ModelSpec, order: Order) -> Array:
     """The stream after the last visit of this order."""
     stream = first = norm(embedded(w, tokens, spec), spec.norm_eps)
     half, kept, lane, values = len(order) // 2, list[Array](), None, list[Array]()
-    for place, block in enumerate(order):
-        at = f"blocks.{block}"
-        mix = w[f"{at}.resid_mix"]
-        scale = (block + 1) ** -0.5 if spec.ln_scale else 1.0
+    for place, (block, other) in enumerate(order):
+        mix = w[f"blocks.{block}.resid_mix"]
+        share = w["visit_scale"][place] if spec.visit_scale else np.ones(2)
 
-        def attn(x: Array, block: int = block, scale: float = scale) -> Array:
-            inside = scale * norm(x, spec.norm_eps)
-            return w[f"blocks.{block}.attn_scale"] * attention(
-                w, block, inside, tokens, spec, values
-            )
+        def attn(x: Array, block: int = block, share: float = share[0]) -> Array:
+            inside = norm(x, spec.norm_eps) / np.sqrt(block + 1 if spec.ln_scale else 1)
+            made = attention(w, block, inside, tokens, spec, values)
+            return share * w[f"blocks.{block}.attn_scale"] * made
 
-        def feed(x: Array, block: int = block, scale: float = scale) -> Array:
-            return w[f"blocks.{block}.mlp_scale"] * mlp(
-                w, block, scale * norm(x, spec.norm_eps), spec
-            )
+        def feed(x: Array, block: int = other, share: float = share[1]) -> Array:
+            inside = norm(x, spec.norm_eps) / np.sqrt(block + 1 if spec.ln_scale else 1)
+            return share * w[f"blocks.{block}.mlp_scale"] * mlp(w, block, inside, spec)
 
+        route = spec.routing if block >= spec.routing_start else "serial"
+        if lane is not None and route not in ("lanes", "lanes_in_turn"):
+            stream, lane = (stream + lane) / 2, None
         if spec.skips == "unet" and half <= place < 2 * half:
             skip = w["skip_weights"][place - half] * kept.pop()
             if spec.skip_gates:
@@ -188,12 +206,9 @@ def through(w: dict[str, Array], tokens: Rows, spec: ModelSpec, order: list[int]
                 stream = stream + skip
         if spec.step_embed:
             stream = stream + w["step_emb"][place]
-        route = spec.routing if block >= spec.routing_start else "serial"
         if route in ("lanes", "lanes_in_turn"):
             lane = stream if lane is None else lane
             (keep_x, keep_lane), post = w["lane_resid"][block], w["lane_post"][block]
-        elif lane is not None:
-            stream, lane = (stream + lane) / 2, None
         mixed = mix[0] * stream + mix[1] * first
         if route == "serial":
             stream = mixed + attn(mixed)
@@ -224,10 +239,17 @@ def capped(logits: Array, spec: ModelSpec) -> Array:
     return cap * (15 * u - 10 * u**3 + 3 * u**5) / 8
 
 
+def order_of(spec: ModelSpec, phase: int) -> Order:
+    """Whose attention and whose MLP, visit by visit."""
+    if not spec.phases:
+        return [(block, block) for block in range(spec.num_layers)]
+    order = spec.phases[phase].order
+    return [(v, v) if isinstance(v, int) else (v.attn, v.mlp) for v in order]
+
+
 def logits_of(weights: Weights, spec: ModelSpec, x: Rows, phase: int = -1) -> Array:
     w = {name: weight.astype(np.float64) for name, weight in weights.items()}
-    order = list(spec.phases[phase].order) if spec.phases else list(range(spec.num_layers))
-    out = norm(through(w, x, spec, order), spec.norm_eps)
+    out = norm(through(w, x, spec, order_of(spec, phase)), spec.norm_eps)
     if spec.embed_dim is not None:
         out = out @ w["embed_out.weight"].T
     head = w["tok_emb.weight"] if spec.tie_embeddings else w["lm_head.weight"]

@@ -154,6 +154,7 @@ def test_the_loss_that_is_trained_on(case: str, phase: int, name: str) -> None:
 
 
 GRAPHS = {"baseline": 1, "looped": 3, "qat": 2, "batch_schedule": 2}
+GRAPHS |= {"partial_tying": 2, "visit_scale": 3, "random": 1}
 
 
 @pytest.mark.parametrize(("case", "graphs"), GRAPHS.items())

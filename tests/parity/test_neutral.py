@@ -16,6 +16,7 @@ NEUTRAL: dict[str, dict[str, object]] = {
     "smear by content": {"smear": "content"},
     "hashed bigrams": {"bigram_buckets": 50, "bigram_dim": 16},
     "step embeddings": {"step_embed": True},
+    "scales of visits": {"visit_scale": True},
     "value embeddings": {"value_embed_dim": 8, "value_embed_last": 2},
     "head bias": {"head_bias": True},
     "open gates": {"attn_gate_dims": 12, "attn_gate_gain": 2.0},
@@ -55,6 +56,32 @@ def test_an_option_starts_as_nothing(option: str, name: str) -> None:
     assert np.abs(found - expected).max() <= 2e-6
     moved = Run(name, recipe, perturbed(recipe.arch)).nats(*batch)
     assert np.abs(moved - expected).max() > 2e-5, "moved, it is something"
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_adapter_starts_as_nothing(name: str) -> None:
+    alone = recipe_of("random_alone")
+    recipe = replace(alone, arch=replace(alone.arch, adapter_rank=4))
+    held, first = perturbed(alone.arch), init_params(recipe.arch, recipe.seed)
+    batch = batch_of(alone.arch, 4)
+    expected = Run(name, alone, held).nats(*batch)
+    assert np.array_equal(Run(name, recipe, {**first, **held}).nats(*batch), expected)
+    moved = Run(name, recipe, perturbed(recipe.arch)).nats(*batch)
+    assert np.abs(moved - expected).max() > 2e-5
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_random_matrix_is_in_no_state(name: str) -> None:
+    """Neither averaged, nor in a snapshot: the seed in the spec is all there is of it."""
+    recipe = recipe_of("random_alone")
+    run = Run(name, recipe)
+    sizes = [value.size for key, value in run.trainer.snapshot().items() if "/" in key]
+    assert len(sizes) == 4 * len(init_params(recipe.arch, recipe.seed)), "w, two of Adam, average"
+    assert max(sizes) == recipe.arch.vocab_size * recipe.arch.model_dim
+    reseeded = replace(recipe, arch=replace(recipe.arch, linear_seed=1))
+    batch, weights = batch_of(recipe.arch, 4), perturbed(recipe.arch)
+    gap = Run(name, reseeded, weights).nats(*batch) - Run(name, recipe, weights).nats(*batch)
+    assert np.abs(gap).max() > 1e-3, "another seed is another model"
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -85,10 +85,27 @@ def test_bundles_of_the_frontier(text: Text, tmp_path: Path, name: str, engine: 
     assert identity_in(lines) == identity_in(start(tmp_path, ours, text, PYTHONPATH=str(ROOT)))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_bundle_with_blocks_apart_and_random_matrices(
+    text: Text, tmp_path: Path, engine: str
+) -> None:
+    words = ["arch.num_layers=2", 'arch.phases=[{"at":0,"order":[0,{"attn":1,"mlp":0}]}]']
+    words += ["arch.linear=random", "arch.adapter_rank=4", "arch.visit_scale=true"]
+    recipe = text.recipe(*words)
+    (tmp_path / "train_gpt.py").write_bytes(bundle(recipe, engine).script)
+    (tmp_path / "recipe.json").write_text(to_json(recipe))
+    lines = start(tmp_path, [sys.executable, "train_gpt.py"], text)
+    ours = [sys.executable, str(ROOT / f"train_{engine}.py"), "recipe.json", "--runs", "toolkit"]
+    assert identity_in(lines) == identity_in(start(tmp_path, ours, text, PYTHONPATH=str(ROOT)))
+
+
 def test_techniques_that_are_off_are_not_in_it() -> None:
     plain, rich = readable(named("baseline"), "torch"), readable(named("r1061"), "torch")
     for word in ("smear_gate", "self.gate", "* self.norm_scale"):
         assert word in rich and word not in plain, word
+    for word in ("class Random", "frozen_matrix", "self.visit_scale"):
+        assert word not in rich + plain, word
 
 
 def test_two_ranks_and_another_seed(text: Text, tmp_path: Path) -> None:
@@ -152,13 +169,14 @@ def test_no_path_of_this_machine_is_in_it() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_literal_is_the_recipe(name: str) -> None:
-    from core.arch.spec import ModelSpec, Phase
+    from core.arch.depth import Pair, Phase
+    from core.arch.spec import ModelSpec
     from core.artifact.quant import Quant
     from core.data.batches import Data
     from core.score.scoring import Score
     from core.train.recipe import Optim, Schedule
 
-    classes = (Recipe, ModelSpec, Phase, Optim, Schedule, Data, Quant, Score)
+    classes = (Recipe, ModelSpec, Phase, Pair, Optim, Schedule, Data, Quant, Score)
     scope = {kind.__name__: kind for kind in classes}
     assert eval(literal(named(name)), scope) == named(name)
 

@@ -16,7 +16,10 @@ from typing import Any
 from core.arch.plan import Visit, forward_plan
 from core.train.recipe import Recipe
 
-SECTIONS = ("Recipe", "ModelSpec", "Phase", "Optim", "Schedule", "Data", "Quant", "Score")
+SECTIONS = (
+    *("Recipe", "ModelSpec", "Phase", "Pair"),
+    *("Optim", "Schedule", "Data", "Quant", "Score"),
+)
 KNOWN = {"Recipe": ("precision", "compile")}  # of these kinds only so much is settled
 SCALARS = (bool, int, float, str, type(None))
 COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {

@@ -126,7 +126,7 @@ def _source(recipe: Recipe, backend: str) -> str:
     shaker = Shaker(ROOT, Fold(values_of(recipe)))
     shaker.reach_all("__main__", ast.parse(ENTRY.format(package=f"backend_{backend}")))
     shaker.reach("core.train.recipe", "Recipe")  # with its sections: RECIPE names them
-    shaker.reach("core.arch.spec", "Phase")
+    shaker.reach("core.arch.depth", "Phase")
     tree = only_used(without_registries(flatten(shaker.sources())), SECTIONS)
     classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
     assert classes.issuperset(SECTIONS), set(SECTIONS) - classes
