@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from core.arch.fields import from_plain, to_plain
-from core.arch.params import param_table
+from core.arch.params import num_frozen, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.codecs import codec_name, decode, smallest
 from core.artifact.quant import MAX_RANK
@@ -27,6 +27,7 @@ MAX_RATIO = 100  # of raw to packed bytes, for files that unpack to more than FR
 FREE_BYTES = 256_000_000
 MAX_SIZE = 1 << 24  # of any dimension of a model
 MAX_ROTARY = 1 << 26  # seq_len x head_dim: tables made before any weight is looked at
+MAX_FROZEN = 1 << 28  # weights that are drawn from a seed: no byte in the file stands for them
 
 _FIELDS = ("format_version", "model_spec", "solver", "streams", "tensors")
 
@@ -170,6 +171,8 @@ def _spec(fields: object, num_tensors: int) -> ModelSpec | None:
         need(size <= MAX_SIZE, f"{name} {str(size)[:20]} exceeds {MAX_SIZE}")
     rotary = spec.seq_len * spec.head_dim
     need(rotary <= MAX_ROTARY, f"seq_len x head_dim {rotary} exceeds {MAX_ROTARY}")
+    frozen = num_frozen(spec)
+    need(frozen <= MAX_FROZEN, f"{frozen} random weights exceed {MAX_FROZEN}")
     return spec
 
 

@@ -87,6 +87,8 @@ def _computes(spec: ModelSpec) -> dict[str, Any]:
     plain = {k: v for k, v in to_plain(spec).items() if k not in SHOWN_BY_TABLES}
     if spec.activation != "leaky_relu2":
         del plain["leaky_slope"]
+    if spec.linear != "random":
+        del plain["linear_seed"]
     angles = rotary_tables(replace(spec, seq_len=2))  # the second row holds every frequency
     shapes = {row.name: row.shape for row in param_table(spec)}
     plan = forward_plan(spec)

@@ -308,6 +308,12 @@ def spec_field(**fields: Any) -> Callable[[dict[str, Any]], object]:
         (spec_field(model_dim=32), "do not fit its model_spec"),
         (spec_field(model_dim=10**400), "model_dim 10{19} exceeds"),
         (spec_field(seq_len=1 << 24, rope_dims=0), "seq_len x head_dim"),
+        (spec_field(linear="random", mlp_dim=1 << 24), "1073743360 random weights exceed"),
+        (
+            spec_field(num_layers=10**9, phases=[{"at": 0, "order": [0, {"attn": 1, "mlp": 0}]}]),
+            "the last order has 2 blocks, expected all num_layers 1000000000",
+        ),
+        (spec_field(phases=[{"at": 0, "order": [{"attn": 1}]}]), "'mlp' is missing"),
         (lambda whole: whole.update(model_spec=[]), "expected an object"),
         (lambda whole: whole.update(solver="rtm"), "its identity is"),
         (lambda whole: whole.update(solver=""), "solver"),
