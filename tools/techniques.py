@@ -48,6 +48,15 @@ TECHNIQUES = (
         "looped",
     ),
     _arch(
+        "partial tying",
+        "phases",
+        (),
+        "an entry {attn: a, mlp: m} visits block a's attention and block m's MLP; all else by a's",
+        "Lan et al. 2020, who share one or the other in all layers",
+        "not isolated",
+        "partial_tying",
+    ),
+    _arch(
         "step embeddings",
         "step_embed",
         False,
@@ -55,6 +64,15 @@ TECHNIQUES = (
         "pull request 1110; Dehghani et al. 2018",
         "not isolated",
         "universal",
+    ),
+    _arch(
+        "scales of visits",
+        "visit_scale",
+        False,
+        "x += s_a[position] A, x += s_m[position] M, both s of ones at first",
+        "after ReZero (Bachlechner et al. 2020), from ones and for each visit",
+        "not isolated",
+        "visit_scale",
     ),
     _arch(
         "U-Net skips",
@@ -325,6 +343,15 @@ TECHNIQUES = (
         "Wang et al. 2023; the one-bit model",
         "+.025 against ternary in ten minutes",
         "binary",
+    ),
+    _arch(
+        "random matrices",
+        "linear linear_seed adapter_rank",
+        "dense",
+        "y = x W^T + (x D^T) U^T; W from a seed, neither trained nor stored, U of zeros at first",
+        "Hu et al. 2021, over random features (Rahimi and Recht 2007)",
+        "not isolated",
+        "random",
     ),
     _arch(
         "first matrices",
