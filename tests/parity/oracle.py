@@ -249,7 +249,8 @@ def order_of(spec: ModelSpec, phase: int) -> Order:
 
 def logits_of(weights: Weights, spec: ModelSpec, x: Rows, phase: int = -1) -> Array:
     w = {name: weight.astype(np.float64) for name, weight in weights.items()}
-    out = norm(through(w, x, spec, order_of(spec, phase)), spec.norm_eps)
+    order = order_of(spec, phase)
+    out = norm(through(w, x, spec, order), spec.norm_eps)
     if spec.embed_dim is not None:
         out = out @ w["embed_out.weight"].T
     head = w["tok_emb.weight"] if spec.tie_embeddings else w["lm_head.weight"]
