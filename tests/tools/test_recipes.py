@@ -22,9 +22,9 @@ def test_what_is_typed_counts_after_the_size() -> None:
     order = '[{"at": 0, "order": [0, 1]}]'
     words = ["universal", "arch.num_layers=2", f"arch.phases={order}"]
     spec = settle(words, "torch", {}, scale="smoke").recipe.arch
-    assert spec.orders == ((0, 1),) and spec.num_layers == 2
+    assert spec.phases[0].order == (0, 1) and spec.num_layers == 2
 
 
 def test_an_order_that_is_no_json_is_told() -> None:
-    with pytest.raises(UsageError, match=r"arch.phases: expected a list of Phase, found '0,1'"):
+    with pytest.raises(UsageError, match=r"phases: expected a list of \{at, order\}, found '0,1'"):
         settle(["r1061", "arch.phases=0,1"], "torch", {})
