@@ -17,18 +17,11 @@ from core.arch.spec import Activation
 from core.train.recipe import Recipe, Schedule
 from core.train.schedules import Stage, knobs, stages
 from tests.conftest import Text
-from tests.parity import oracle
+from tests.parity import oracle_rules
 from tests.parity.cases import CASES, QATS, recipe_of, spec_of
 from tests.parity.engines import ENGINES, Rows, Run, batch_of, distance, engine, perturbed, to_numpy
-from tests.parity.rungs import (
-    CONTROL,
-    ROWS,
-    RUNGS,
-    Rung,
-    control_loss_gap,
-    float64_gradients,
-    weights_after,
-)
+from tests.parity.measures import ROWS, control_loss_gap, float64_gradients, weights_after
+from tests.parity.rungs import CONTROL, RUNGS, Rung
 from tests.parity.trajectory import LOSS_GAP, compare
 
 LONG = ("baseline",)  # trajectories beyond ten steps
@@ -150,7 +143,7 @@ def test_the_loss_that_is_trained_on(case: str, phase: int, name: str) -> None:
     run = Run(name, recipe, weights)
     stage = replace(stages(recipe)[-1], phase=phase)
     found, _ = run.trainer.gradients(run.put(*batch), stage)
-    assert abs(float(found) - oracle.loss(weights, recipe, *batch, phase)) <= 2e-6
+    assert abs(float(found) - oracle_rules.loss(weights, recipe, *batch, phase)) <= 2e-6
 
 
 GRAPHS = {"baseline": 1, "looped": 3, "qat": 2, "batch_schedule": 2}

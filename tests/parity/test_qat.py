@@ -15,7 +15,7 @@ from core.train.recipe import Recipe
 from core.train.schedules import PLAIN, stages
 from tests.parity.cases import recipe_of, spec_of
 from tests.parity.engines import ENGINES, Run, batch_of, distance, engine, perturbed, to_numpy
-from tests.parity.rungs import ROWS, packed
+from tests.parity.measures import ROWS, packed
 
 
 def recipe(form: str = "ste", **fields: object) -> Recipe:
