@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from core.score.stats import Pair, Power, Tail
-from tools.comparing.comparison import against_itself, compare
+from tools.comparing.comparison import compare
 from tools.comparing.groups import Group, load_group
+from tools.comparing.itself import against_itself, few_to_split
+from tools.comparing.sentence import outcome
 from tools.say import UsageError, note, print_fields, print_json
 
 QUANTILES = 48  # of a sample variance, where powers are averaged: enough for 0.01
@@ -47,12 +49,9 @@ def run(args: argparse.Namespace) -> int:
     fields = compare(a, b, tail, power_of, args.power)
     if itself or args.null:
         groups = [a] if itself else [a, b]
-        fields["null"] = {group.name: against_itself(group, tail) for group in groups}
-        few = [g for g in groups if not fields["null"][g.name]["splits"]]
-        fields["notes"] += [
-            f"{g.name} against itself: {len(g.runs)} runs, and it takes four to split them"
-            for g in few
-        ]
+        fields["null"] = {g.name: against_itself(g, tail, power_of, args.power) for g in groups}
+        for group in groups:
+            fields["notes"] += few_to_split(group.name, fields["null"][group.name])
     if args.json:
         print_json(fields)
     else:
@@ -106,23 +105,9 @@ def _print(fields: dict[str, Any], a: Group, b: Group) -> None:
         told[f"{name[:-2]}_bpb{name[-2:]}"] = told.pop(name)
     notes = [*told.pop("left_out"), *told.pop("notes")]
     print_fields(told)
-    print(f"\n{_sentence(fields)}")
+    print(f"\n{outcome(fields)}")
     for said in notes:
         note(said)
-
-
-def _sentence(fields: dict[str, Any]) -> str:
-    """The outcome in words."""
-    gain, p_value = -fields["difference_nats"], fields["p_value"]
-    side = "better" if gain > 0 else "worse"
-    shown = "no p-value" if p_value is None else f"p = {p_value:.2g} one-sided"
-    record = "meets" if fields["meets_record_rule"] else "does not meet"
-    plain = "is" if fields["progression"]["holds"] else "is not"
-    return (
-        f"A is {side} than B by {abs(fields['difference_bpb']):.5f} BPB, {abs(gain):.5f} nats per "
-        f"token ({shown}); it {record} the record rule (0.005 nats shown at p < 0.01) and {plain} "
-        "a plain progression (lower, p < 0.25)"
-    )
 
 
 def _said(value: int | None) -> str:

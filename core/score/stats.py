@@ -47,9 +47,11 @@ class TTest:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """One rule's view: whether it holds, and the p-value that it looked at; None without one."""
+    """One rule's view: whether it holds, and the p-value that it looked at; None without one, and
+    where that leaves it open whether the rule holds.
+    """
 
-    holds: bool
+    holds: bool | None
     p_value: float | None
 
 
@@ -113,7 +115,7 @@ def pair_up(
 def record_rule(a: Sequence[float], b: Sequence[float], tail: Tail) -> Verdict:
     """The README's rule, on nats per token: at p < 0.01 the gain is shown to be 0.005 or more.
 
-    The null hypothesis is a gain of 0.005, not of nothing.
+    The null hypothesis is a gain of 0.005, not of nothing. Nothing is shown without a p-value.
     """
     test = welch(a, b, RECORD_NATS)
     p_value = None if test is None else test.p_value(tail)
@@ -121,11 +123,10 @@ def record_rule(a: Sequence[float], b: Sequence[float], tail: Tail) -> Verdict:
 
 
 def progression(a: Sequence[float], b: Sequence[float], tail: Tail) -> Verdict:
-    """Plain progression: A's mean is lower, at p < 0.25 where there is a p-value."""
+    """Plain progression: A's mean is lower, at p < 0.25; open without a p-value."""
     test = welch(a, b)
     p_value = None if test is None else test.p_value(tail)
-    lower = sample(a).mean < sample(b).mean
-    return Verdict(holds=lower and (p_value is None or p_value < PROGRESSION_P), p_value=p_value)
+    return Verdict(holds=None if p_value is None else p_value < PROGRESSION_P, p_value=p_value)
 
 
 def seeds_needed(
@@ -157,6 +158,22 @@ def seeds_needed(
         middle = (few + many) // 2
         few, many = (few, middle) if enough(middle) else (middle, many)
     return many
+
+
+def least_gain(sd: float, runs: int, alpha: float, power: float, power_of: Power) -> float | None:
+    """The smallest gain that so many runs a side, spread alike, find at `alpha` with this power;
+    to a millionth of itself. None for one run, or without a spread.
+    """
+    if runs < 2 or sd == 0.0:
+        return None
+    low, high = 0.0, sd
+    while power_of(high, (sd, sd), (runs, runs), alpha) < power:
+        high *= 2.0
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2.0
+        found = power_of(middle, (sd, sd), (runs, runs), alpha) >= power
+        low, high = (low, middle) if found else (middle, high)
+    return high
 
 
 def splits(count: int, most: int) -> Iterator[tuple[list[int], list[int]]]:

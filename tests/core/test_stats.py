@@ -13,6 +13,7 @@ from core.score.stats import (
     RECORD_NATS,
     at,
     error_rates,
+    least_gain,
     pair_up,
     paired,
     progression,
@@ -96,9 +97,10 @@ def test_the_rules(gain: float, spread: float, record: bool, plain: bool) -> Non
     assert p_value == pytest.approx(float(wanted), rel=1e-9)
 
 
-def test_without_a_p_value_only_progression_can_hold() -> None:
-    assert not record_rule([1.0], [2.0], TAIL).holds
-    assert progression([1.0], [2.0], TAIL).holds and not progression([2.0], [1.0], TAIL).holds
+def test_without_a_p_value_nothing_is_shown_and_progression_is_open() -> None:
+    assert record_rule([1.0], [2.0], TAIL).holds is False
+    for a, b in ([1.0], [2.0]), ([2.0], [1.0]), ([1.0, 1.0], [2.0, 2.0]):
+        assert progression(a, b, TAIL).holds is None
 
 
 POWERS = [
@@ -135,6 +137,16 @@ def test_seeds_for_a_power_are_the_fewest() -> None:
     assert seeds_needed(0.0, sds, 0.01, 0.8, POWER) is None
     assert seeds_needed(1e-9, sds, 0.01, 0.8, POWER) is None
     assert seeds_needed(0.5, sds, 0.01, 0.8, POWER) == 2, "a gain of 600 spreads"
+
+
+def test_the_least_gain_has_the_power_and_none_below_it() -> None:
+    for runs in (2, 3, 6):
+        gain = least_gain(0.0007, runs, 0.01, 0.8, POWER)
+        assert gain is not None
+        assert POWER(gain, (0.0007, 0.0007), (runs, runs), 0.01) >= 0.8
+        assert POWER(gain * 0.999, (0.0007, 0.0007), (runs, runs), 0.01) < 0.8
+    assert least_gain(0.0007, 1, 0.01, 0.8, POWER) is None
+    assert least_gain(0.0, 3, 0.01, 0.8, POWER) is None
 
 
 def test_splits_are_all_of_them_or_a_fixed_draw() -> None:

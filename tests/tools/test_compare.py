@@ -103,7 +103,7 @@ def test_one_run_a_side_has_no_p_value(
     a, b = (side / "train_seed42.log" for side in sides)
     fields = compare(capsys, a, b)
     assert fields["p_value"] is None and fields["sd_a"] is None and fields["paired"] is None
-    assert fields["meets_record_rule"] is False and fields["progression"]["holds"] is True
+    assert fields["meets_record_rule"] is False and fields["progression"]["holds"] is None
     assert "no p-value: it takes two runs a side" in fields["notes"]
     more = compare(capsys, a, sides[1])["seeds_needed"]["any_gain"]
     assert more["more_a"] == more["each_side"] - 1
@@ -137,8 +137,6 @@ def test_a_against_a(sides: tuple[Path, Path], capsys: pytest.CaptureFixture[str
     assert null["rules"]["progression"] == {"nominal": 0.25, "found": wanted / 6}
     assert null["rules"]["record_rule"]["found"] == 0.0
     assert set(compare(capsys, a, b, "--null")["null"]) == {"A", "B"}
-    few = compare(capsys, a / "train_seed42.log", a / "train_seed42.log")
-    assert few["null"]["A"]["splits"] == 0 and "takes four" in few["notes"][-1]
 
 
 def test_refusals(sides: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

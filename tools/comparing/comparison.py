@@ -13,7 +13,6 @@ from core.score.stats import (
     Power,
     Tail,
     at,
-    error_rates,
     pair_up,
     paired,
     progression,
@@ -54,30 +53,6 @@ def compare(a: Group, b: Group, tail: Tail, power_of: Power, power: float) -> di
         "left_out": [*a.left_out, *b.left_out],
         "notes": notes,
     }
-
-
-def against_itself(group: Group, tail: Tail) -> dict[str, Any]:
-    """Both halves of a group are the same thing: how often each rule says that one is better.
-
-    `found` beside `nominal`: a rule at p < 0.01 should err in one of a hundred. Splits of few runs
-    share most of their values, so the rate is a coarse one. It takes four runs.
-    """
-
-    def at_level(alpha: float) -> Callable[[Sequence[float], Sequence[float]], bool]:
-        def rule(a: Sequence[float], b: Sequence[float]) -> bool:
-            test = welch(a, b)
-            return test is not None and test.p_value(tail) < alpha
-
-        return rule
-
-    levels = {"welch_p_0.01": RECORD_P, "welch_p_0.05": 0.05, "progression": PROGRESSION_P}
-    count, rates = error_rates(_bpb(group.runs), {k: at_level(p) for k, p in levels.items()})
-    nats = [run.score.val_loss for run in group.runs]
-    _, of_record = error_rates(nats, {"record_rule": lambda a, b: record_rule(a, b, tail).holds})
-    found = {k: {"nominal": levels.get(k, RECORD_P), "found": r} for k, r in rates.items()}
-    for name, rate in of_record.items():
-        found[name] = {"nominal": RECORD_P, "found": rate}
-    return {"runs": len(nats), "splits": count, "rules": found}
 
 
 def _rules(

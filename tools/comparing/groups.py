@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.score.stats import at
-from tools.strangers.log_lines import FinalLine
+from tools.strangers.log_lines import FinalLine, StepLine, ValLine
 from tools.strangers.log_places import find_logs
 from tools.strangers.logs import RunLog, read_log, usable
 
@@ -82,14 +82,18 @@ def load_group(name: str, word: str) -> Group:
         if score is None or not usable(score):
             why = "no score after quantization" if score is None else "its score is not a number"
             left_out.append(f"{path}: {why}")
-        elif twin := _twin(runs, log, score):
+            continue
+        run = Run(log=log, score=score)
+        if twin := next((other for other in runs if _copy(run, other)), None):
             left_out.append(f"{path}: the same run as {twin.log.path}")
-        else:
-            runs.append(Run(log=log, score=score))
-            notes += [f"{path}: {note}" for note in log.notes]
+            continue
+        if like := next((other for other in runs if _same_numbers(run, other)), None):
+            notes.append(f"{path} tells the numbers of {like.log.path}: if a copy, leave it out")
+        runs.append(run)
+        notes += [f"{path}: {note}" for note in log.notes]
     if not runs:
         raise ValueError(f"{name} has no finished run: {'; '.join(left_out)}")
-    rounded = sum(round(run.score.val_bpb, 4) == run.score.val_bpb for run in runs)
+    rounded = sum(_rounded(run) for run in runs)
     if rounded:
         notes.append(f"{name}: {rounded} scores have 4 decimals, and 0.0001 BPB may matter")
     return Group(name=name, runs=tuple(runs), left_out=tuple(left_out), notes=tuple(notes))
@@ -130,10 +134,39 @@ def _refuse(log: RunLog) -> None:
         )
 
 
-def _twin(runs: Sequence[Run], log: RunLog, score: FinalLine) -> Run | None:
-    """An equal seed and equal scores to the last digit: a copy, whatever its name."""
-    same = (score.val_loss, score.val_bpb, log.train_time_ms)
-    for run in runs:
-        if same == (run.score.val_loss, run.score.val_bpb, run.log.train_time_ms):
-            return run
-    return None
+def _copy(one: Run, other: Run) -> bool:
+    """Whether both logs are of one run: no seed and no number differs, and the numbers have
+    digits enough to tell runs apart; of rounded ones the whole text must be the same.
+    """
+    seeds = {one.log.seed, other.log.seed} - {None}
+    if len(seeds) > 1 or not _same_numbers(one, other):
+        return False
+    return not _rounded(one) or _words(one.log) == _words(other.log)
+
+
+def _same_numbers(one: Run, other: Run) -> bool:
+    """Whether scores, times and all that both tell of a step agree; one may be cut in front."""
+    if _result(one) != _result(other):
+        return False
+    ours, theirs = _on_the_way(one.log), _on_the_way(other.log)
+    return all(ours[key] == theirs[key] for key in ours.keys() & theirs.keys())
+
+
+def _result(run: Run) -> tuple[float | None, ...]:
+    log, score = run.log, run.score
+    return (score.val_loss, score.val_bpb, log.train_time_ms, log.last_step, log.model_bytes)
+
+
+def _on_the_way(log: RunLog) -> dict[tuple[type, int], StepLine | ValLine]:
+    """What is told of each step, wherever in the log it stands."""
+    lines: tuple[StepLine | ValLine, ...] = (*log.steps, *log.vals)
+    return {(type(line), line.step): replace(line, line=0) for line in lines}
+
+
+def _rounded(run: Run) -> bool:
+    return round(run.score.val_bpb, 4) == run.score.val_bpb
+
+
+def _words(log: RunLog) -> list[bytes]:
+    path = Path(log.path)
+    return (path / "log.txt" if path.is_dir() else path).read_bytes().split()
