@@ -16,6 +16,7 @@ from tools.environment import hub_source, variables
 from tools.published.fetched import Plan, alone, carry_out, compare, need_space, survey
 from tools.published.hub import difference, look, obtain, size
 from tools.published.origin import own_folder, read_record
+from tools.published.remarks import beyond, remarks, replaced
 from tools.published.variants import (
     MANIFEST,
     MANIFEST_BYTES,
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace, told: Told) -> int:
     if args.plan:
         plan = survey(out, listing, choice, read_record(out, source))
         fields = _fields(plan, args.variant)
+        _remark(plan)
         (print_json if args.json else print_fields)(fields)
         need_space(plan)
         return 0
@@ -95,6 +97,7 @@ def _brought(
             plan = compare(plan, args.workers, _summed(tell, 0))
         fields = _fields(plan, args.variant)
         note(_sentence(fields))
+        _remark(plan)
         need_space(plan)
         to_come = sum(entry.size_bytes for entry in plan.coming)
         begun = sum(size(plan.part(entry)) for entry in plan.from_network)
@@ -102,6 +105,11 @@ def _brought(
             carry_out(plan, args.workers, _summed(tell, begun))
     open_sidecar(out / choice.folder)  # as long as the tokens it belongs to
     return fields
+
+
+def _remark(plan: Plan) -> None:
+    for sentence in remarks(plan):
+        note(sentence)
 
 
 def _source(args: argparse.Namespace) -> Source:
@@ -153,6 +161,7 @@ def _fields(plan: Plan, variant: str) -> dict[str, Any]:
         "variant": variant,
         "out": str(plan.out),
         "train_shards": len(choice.train),
+        "train_shards_read": len(choice.train) + len(beyond(plan)),  # by training: all there are
         "published_train_shards": choice.published_train,
         "val_shards": len(choice.val),
         "sidecars": len(choice.sidecars),
@@ -160,6 +169,7 @@ def _fields(plan: Plan, variant: str) -> dict[str, Any]:
         **_counted("coming", plan.coming),
         "cached_files": len(plan.coming) - len(plan.from_network),
         "fetch_bytes": plan.fetch_bytes,
+        "replaced": replaced(plan),
         "disk_bytes": plan.disk_bytes,
         "free_bytes": plan.free_bytes,
         "seconds": round(plan.fetch_bytes / speed, 1),

@@ -70,7 +70,7 @@ def survey(out: Path, listing: Listing, choice: Choice, record: Record) -> Plan:
     """Look at names and lengths alone."""
     if changed := record.changed(choice.entries):
         raise ValueError(
-            f"{listing.source.repo_id} has replaced {_some(changed)} since {out} was fetched: "
+            f"{listing.source.repo_id} has replaced {some(changed)} since {out} was fetched: "
             f"--revision {record.commit} stays with what is there; for the new state choose "
             "another --out"
         )
@@ -226,13 +226,14 @@ def _check_header(path: Path, entry: Entry) -> None:
 def _refuse(strange: list[tuple[Path, str]], listing: Listing) -> None:
     if strange:
         raise ValueError(
-            f"{_some([f'{path} ({why})' for path, why in strange])}: not the data of "
+            f"{some([f'{path} ({why})' for path, why in strange])}: not the data of "
             f"{listing.source.repo_id}, and not fetched by this command; move it away, or choose "
             "another --out"
         )
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first of them by name."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -58,13 +59,28 @@ class Record:
 
 
 def own_folder(source: Source) -> Path:
-    """`data` for the task's own repository, as in its commands; below it, one for any other."""
+    """`data` for the task's own repository, as in its commands; below it, one for any other, and
+    one for each remote root of it. A top has a `.`, which is no name of a root.
+    """
     names = source.repo_id.split("/")
     if source.remote_root != Source.remote_root:
-        names += source.remote_root.split("/")
+        names += source.remote_root.split("/") if source.remote_root else ["."]
     elif source.repo_id == Source.repo_id:
         return Path("data")
-    return Path("data") / "--".join(name for name in names if name)
+    return Path("data") / "--".join(map(_without_dashes, names))
+
+
+def _without_dashes(name: str) -> str:
+    """Free of the `--` that parts names: no two sources share a folder."""
+    return re.sub("^-|-(?=-)|-$", "%2D", name.replace("%", "%25"))
+
+
+def _free_folder(source: Source, taken: Path) -> Path:
+    """Its own, or the first behind it that nothing was fetched into."""
+    own = own_folder(source)
+    names = [own, *(own.with_name(f"{own.name}-{number}") for number in range(2, 1000))]
+    free = (p for p in names if p.absolute() != taken.absolute() and not (p / RECORD).exists())
+    return next(free)
 
 
 def read_record(out: Path, source: Source) -> Record:
@@ -86,6 +102,6 @@ def read_record(out: Path, source: Source) -> Record:
         raise ValueError(
             f"{out} is of {other[0]} (folder {other[1]!r}), not of "
             f"{source.repo_id} ({source.remote_root!r}): one folder a source, so that nothing "
-            f"mixes; choose another --out, as {own_folder(source)}"
+            f"mixes; choose another --out, as {_free_folder(source, out)}"
         )
     return replace(record, source=source)
