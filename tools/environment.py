@@ -1,8 +1,14 @@
 """Old commands: the variables of the two reference training scripts, as fields of a recipe.
 
 `NUM_LAYERS=4 ITERATIONS=200 python train_mlx.py` keeps working through the one table below, and
-nothing else in this project takes a setting from the environment. A variable stands above the
-recipe and below the command line; whatever it changes is logged with its origin.
+nothing else sets a field of a recipe from the environment. A variable stands above the recipe and
+below the command line; whatever it changes is logged with its origin.
+
+What else is read there says where and not what: MATCHED_FINEWEB_REPO_ID and
+MATCHED_FINEWEB_REMOTE_ROOT_PREFIX are where `golf data get` fetches from; GOLF_DEVICE=cpu keeps an
+engine on the CPU; RANK, LOCAL_RANK, WORLD_SIZE and MLX_RANK are a launcher's; OMP_WAIT_POLICY is
+set where it is not. HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and LD_PRELOAD are reported by `golf
+doctor`. A bundle, which has no command line, takes DATA_PATH, TOKENIZER_PATH, SEED and RUN_ID.
 """
 
 from __future__ import annotations
