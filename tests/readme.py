@@ -6,8 +6,11 @@ import ast
 import re
 from pathlib import Path
 
+from tests.walkthrough import commands
+
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+PATH = re.compile(r"(## The whole path\n.*?\n```\n).*?(```\n)", re.S)
 TREE = re.compile(r"(## The tree\n\n```\n).*?(```\n)", re.S)
 FOLDERS = ("core", "backend_torch", "tools", "tests")
 OTHERS = {
@@ -60,5 +63,10 @@ def with_tree(text: str) -> str:
     return TREE.sub(lambda found: found[1] + tree() + found[2], text)
 
 
+def with_path(text: str) -> str:
+    return PATH.sub(lambda found: found[1] + commands() + found[2], text)
+
+
 if __name__ == "__main__":
-    README.write_text(with_tree(README.read_text(encoding="utf-8")), encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
+    README.write_text(with_path(with_tree(text)), encoding="utf-8")
