@@ -66,6 +66,43 @@ def waits_are_outside_the_budget(folder: Path) -> bool:
     return told_s <= phases_s["train"] + 0.5 * phases_s["score"]
 
 
+ONE_WITHOUT_DATA = """
+import os, sys
+from pathlib import Path
+from tools.train import script
+if os.environ.get("RANK", os.environ.get("MLX_RANK")) == "1":
+    Path("elsewhere").mkdir()
+    os.chdir("elsewhere")
+sys.exit(script("{name}"))
+"""
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_what_went_wrong_with_one_rank_is_said_and_ends_all(
+    text: Text, tmp_path: Path, name: str
+) -> None:
+    """mlx.launch returns 0 all the same: there is no model."""
+    (tmp_path / "data").symlink_to(text.shards)
+    (tmp_path / "recipe.json").write_text(to_json(text.recipe()))
+    (tmp_path / "train.py").write_text(ONE_WITHOUT_DATA.format(name=name))
+    launcher = [*LAUNCHERS[name].split(), "2", *BEFORE_SCRIPT[name]]
+    if not Path(launcher[0]).exists():
+        pytest.skip(f"{launcher[0]} is not installed")
+    words = ["train.py", f"{tmp_path}/recipe.json", "data.path=data", "--run-id", "many"]
+    done = subprocess.run(
+        [*launcher, *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        timeout=120,
+        check=False,
+    )
+    assert "golf: rank 1: no val data" in done.stderr, done.stderr
+    assert done.returncode != 0 or name == "mlx"
+    assert not (tmp_path / "runs" / "many" / "model.bin").exists()
+
+
 SLOW_SCORING = """
 import os, sys, time
 from pathlib import Path

@@ -147,9 +147,19 @@ def hub_source(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def rank_of(environ: Mapping[str, str]) -> str:
+    """Which of a run's processes this is, by its launcher."""
+    return environ.get("RANK", environ.get("MLX_RANK", "0"))
+
+
 def leads(environ: Mapping[str, str]) -> bool:
     """Whether this process is the first of its run: the one that talks."""
-    return environ.get("RANK", environ.get("MLX_RANK", "0")) == "0"
+    return rank_of(environ) == "0"
+
+
+def leads_node(environ: Mapping[str, str]) -> bool:
+    """Whether it is the first on its machine; mlx.launch does not say, and starts one on each."""
+    return environ.get("LOCAL_RANK", environ.get("RANK", "0")) == "0"
 
 
 def read(environ: Mapping[str, str]) -> Values:

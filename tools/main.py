@@ -32,7 +32,7 @@ from tools import (
     train,
     unpack,
 )
-from tools.environment import leads, variables
+from tools.environment import leads, leads_node, rank_of, variables
 from tools.say import UsageError, complain
 
 VERBS: dict[str, ModuleType] = {
@@ -76,8 +76,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def guarded(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
-    """Parse and run; an error becomes a sentence, unless --debug. Of several ranks one says it."""
-    first = leads(variables())
+    """Parse and run; an error becomes a sentence, unless --debug. Of several ranks the first of
+    each machine says what is wrong with the command, and every one what went wrong with itself.
+    """
+    environ = variables()
+    first = leads(environ)
     with nullcontext() if first else redirect_stderr(StringIO()):
         args = parsed(top, arguments)
     try:
@@ -90,9 +93,10 @@ def guarded(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
     except (ValueError, OSError, ImportError) as error:
         if args.debug:
             raise
-        if first:
-            complain(str(error))
-        return 2 if isinstance(error, UsageError) else 1
+        usage = isinstance(error, UsageError)
+        if leads_node(environ) or not usage:
+            complain(f"{'' if first else f'rank {rank_of(environ)}: '}{error}")
+        return 2 if usage else 1
     return code
 
 
