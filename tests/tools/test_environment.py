@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.train.recipe import Recipe, with_changes
+from core.train.recipe import Recipe
 from core.train.recipes import RECIPES, baseline
 from core.train.schedules import lr_mul
-from tests.conftest import Text
-from tools import environment
 from tools.environment import CONTROL, NOT_YET, VARIABLES, misspelt
 from tools.recipes import Settled, settle
 from tools.say import UsageError
-from tools.train import ScoringEta
 
 ROOT = Path(__file__).resolve().parents[2]
 GIB = 1 << 30
@@ -269,145 +261,3 @@ def test_a_warmdown_longer_than_an_old_commands_run_is_told() -> None:
     assert not limited.notes and lr_mul(limited.recipe.schedule, 100, 5.0) == 1.0
     assert not old(ITERATIONS="200", MAX_WALLCLOCK_SECONDS="0", WARMDOWN_ITERS="0").notes
     assert not old(ITERATIONS="2000", MAX_WALLCLOCK_SECONDS="0").notes
-
-
-def test_without_arguments_a_mac_gets_the_preset_of_its_memory() -> None:
-    for gib, name in ((8, "mac-8g"), (16, "mac-16g"), (18, "mac-16g"), (36, "mac-32g")):
-        settled = settle([], "mlx", {}, memory_bytes=gib * GIB)
-        assert settled.recipe.name == name and f"{gib} GiB of unified memory" in settled.notes[0]
-        assert "predicted peak" in settled.notes[1]
-        assert "a subset, spread-1m; --full" in settled.notes[2]
-    assert settle([], "mlx", {}).recipe.name == "small"
-    for place in ("DATA_PATH", "TOKENIZER_PATH", "SEED", "RUN_ID", "OUT_DIR"):
-        kept = settle([], "mlx", {place: "7"}, memory_bytes=16 * GIB).recipe
-        preset = settle([], "mlx", {}, memory_bytes=16 * GIB).recipe
-        assert kept.name == "mac-16g" and kept.score == preset.score, "no default of the script"
-        assert kept.data.micro_batch == preset.data.micro_batch
-    both = {"SEED": "7", "ITERATIONS": "9"}
-    assert settle([], "mlx", both, memory_bytes=16 * GIB).recipe.name == "baseline"
-    assert settle([], "torch", {}, memory_bytes=16 * GIB).recipe.name == "baseline"
-    full = settle([], "mlx", {}, full=True, memory_bytes=16 * GIB)
-    assert full.recipe.score.subset == "full"
-    assert {change.origin for change in full.origins} == {"--full"}
-    named = settle(["baseline", "score.subset=first-1m"], "torch", {}, full=True)
-    assert named.recipe.score.subset == "first-1m", "words come last"
-
-
-def test_a_micro_batch_is_made_to_fit_unless_it_was_asked_for() -> None:
-    fitted = settle(["baseline"], "mlx", {}, memory_bytes=16 * GIB)
-    assert 1 <= fitted.recipe.data.micro_batch < 64
-    assert fitted.origins[-1].origin == "16 GiB of unified memory"
-    for words, environ in (
-        (["baseline", "data.micro_batch=64"], {}),
-        (["baseline"], {"MLX_MAX_MICROBATCH_TOKENS": "65536"}),
-    ):
-        asked = settle(words, "mlx", environ, memory_bytes=16 * GIB)
-        assert asked.recipe.data.micro_batch == 64
-    roomy = settle(["baseline"], "mlx", {}, memory_bytes=512 * GIB)
-    assert roomy.recipe == baseline() and not roomy.origins
-
-
-def test_scale_stands_between_the_environment_and_the_words() -> None:
-    settled = settle(["arch.num_layers=5"], "torch", {"NUM_LAYERS": "40"}, scale="small")
-    told = {change.field: change for change in settled.origins}
-    assert settled.recipe.arch.num_layers == 5
-    assert told["arch.num_layers"].origin == "the command line"
-    assert told["arch.model_dim"] == ("arch.model_dim", "256", "--scale small")
-    assert settled.recipe.name == "baseline-small"
-    with pytest.raises(UsageError, match="no recipe 'mac-16'; did you mean 'mac-16g'"):
-        settle([], "torch", {}, scale="mac-16")
-
-
-def test_only_the_first_rank_talks() -> None:
-    assert environment.leads({}) and environment.leads({"RANK": "0"})
-    assert not environment.leads({"RANK": "1"}) and not environment.leads({"MLX_RANK": "2"})
-
-
-def test_the_eta_of_scoring_is_told_early(capsys: pytest.CaptureFixture[str]) -> None:
-    """Planned before the first step, corrected after ten; validations on the way count."""
-    for words, planned, measured in (
-        (["score.val_every_steps=0"], "before and after packing will take about 30 min", 34),
-        (["schedule.budget_s=0", "schedule.steps=5001"], "5 times on the way", 7 * 17),
-        (["schedule.steps=60"], "about 30 min (planned", 34),
-        (["score.limit_tokens=1000"], "", 0),
-    ):
-        eta = ScoringEta(with_changes(baseline(), words))
-        eta("start", val_tokens=62_021_846, world_size=1, device="Device(gpu, 0)")
-        told = capsys.readouterr().err
-        assert planned in told and bool(told) == bool(planned)
-        for step in (9, 10, 11):
-            eta("step", step=step, steps=100, tokens_per_s=20_000.0)
-        err = capsys.readouterr().err
-        assert err.count("\n") == bool(measured)
-        if measured:
-            found = re.search(r"62,021,845 targets .*about (\d+) min", err)
-            assert found and abs(int(found[1]) - measured) <= 2, err
-
-
-def test_validations_are_of_the_steps_that_fit() -> None:
-    eta = ScoringEta(baseline())  # 600 s, 1,000 steps between two validations
-    assert eta.validations(12e6) == 13 and eta.validations(524_288.0) == 0
-    assert eta.validations(1e12) == 19, "20,000 steps, of which the last is scored at the end"
-
-
-TINY = {
-    "VOCAB_SIZE": "384",
-    "MODEL_DIM": "64",
-    "NUM_LAYERS": "2",
-    "NUM_HEADS": "4",
-    "NUM_KV_HEADS": "2",
-    "TRAIN_SEQ_LEN": "64",
-    "ITERATIONS": "3",
-    "TRAIN_BATCH_TOKENS": "512",
-    "VAL_LOSS_EVERY": "0",
-    "VAL_BATCH_SIZE": "8192",
-}
-COMMANDS = {  # the reference README's two, but for the variables above
-    "mlx_smoke": ["train_mlx.py"],
-    "baseline_sp1024": [
-        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"),
-        "train_torch.py",
-    ],
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("run_id", COMMANDS)
-def test_the_readmes_commands_run(text: Text, tmp_path: Path, run_id: str) -> None:
-    data, tokenizers = tmp_path / "data" / "datasets", tmp_path / "data" / "tokenizers"
-    data.mkdir(parents=True)
-    tokenizers.mkdir()
-    (data / "fineweb10B_sp1024").symlink_to(text.shards)
-    (tokenizers / "fineweb_1024_bpe.model").symlink_to(text.model)
-    paths = {
-        "DATA_PATH": "./data/datasets/fineweb10B_sp1024/",
-        "TOKENIZER_PATH": "./data/tokenizers/fineweb_1024_bpe.model",
-    }
-    given = paths if run_id == "baseline_sp1024" else {}
-    *launcher, script = COMMANDS[run_id]
-    for number in ("", "-2"):  # pasted twice, nothing is lost
-        done = subprocess.run(
-            [sys.executable, *launcher, str(ROOT / script)],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": str(ROOT),
-                "RUN_ID": run_id,
-                **TINY,
-                **given,
-            },
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        log = (tmp_path / "runs" / (run_id + number) / "log.txt").read_text(encoding="utf-8")
-        assert log == done.stdout
-    assert "set arch.mlp_dim=128 from MODEL_DIM (2 x model_dim)\n" in log
-    assert "set schedule.steps=3 from ITERATIONS\n" in log and "step:3/3 train_loss:" in log
-    assert "final_int8_zlib_roundtrip_exact val_loss:" in log
-    events = (tmp_path / "runs" / run_id / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    first = json.loads(events[0])
-    assert first["event"] == "origin" and {"field", "value", "origin"} < set(first)
