@@ -11,9 +11,13 @@ from core.arch.spec import ModelSpec
 from core.data.batches import Data
 from core.train.qat import Qat
 from core.train.recipe import Optim, Schedule
+from tools.explaining.depth import DEPTH
+from tools.explaining.technique import Technique
+from tools.explaining.training import TRAINING
+from tools.explaining.width import WIDTH
 from tools.say import UsageError, print_fields, print_json
-from tools.techniques import TECHNIQUES, Technique
 
+TECHNIQUES = (*DEPTH, *WIDTH, *TRAINING)
 SECTIONS: dict[str, type] = {
     "arch": ModelSpec,
     "optim": Optim,

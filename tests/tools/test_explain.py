@@ -11,9 +11,9 @@ import pytest
 from core.arch.spec import ModelSpec
 from core.train.recipe import Optim, Recipe
 from tests.parity.cases import CASES, recipe_of
-from tools.explain import SECTIONS, about, table
+from tools.explain import SECTIONS, TECHNIQUES, about, table
+from tools.explaining.technique import Technique
 from tools.main import main
-from tools.techniques import TECHNIQUES, Technique
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "techniques.md"
 PLAIN = {  # fields that are sizes or settings of what every model and optimizer has
@@ -29,7 +29,7 @@ def test_every_field_is_explained() -> None:
         told = {name for t in TECHNIQUES if t.section == section for name in t.fields}
         names = {field.name for field in fields(SECTIONS[section])}
         assert told <= names, told - names
-        assert names - told - PLAIN == set(), f"add a row to tools/techniques.py: {names - told}"
+        assert names - told - PLAIN == set(), f"add a row to tools/explaining: {names - told}"
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.name)

@@ -1,0 +1,1 @@
+"""What every switch of a recipe does: one row a technique, in the rooms of the techniques."""
