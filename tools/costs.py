@@ -20,7 +20,8 @@ from core.arch.noise import normal
 from core.arch.params import Param, flops_per_token, num_frozen, param_table
 from core.arch.plan import forward_plan
 from core.artifact.codecs import encode
-from core.artifact.quant import matrix_shape, quantize_rows, stored_format
+from core.artifact.grid import Grid
+from core.artifact.quant import ABSMAX, matrix_shape, quantize_rows, stored_format
 from core.train.recipe import Recipe
 
 Memory = Literal["cuda", "unified"]
@@ -93,21 +94,23 @@ def _row_bytes(recipe: Recipe, row: Param) -> tuple[float, float, float]:
     if stored_format(row, recipe.quant) == "fp16":
         return row.size * fp16_entropy() / 8, 2.0 * row.size, 2.0 * row.size
     rows, cols = matrix_shape(row.shape)
-    planned = row.size * bytes_per_weight(cols, recipe.quant.codec)
-    return row.size * int8_entropy(cols) / 8 + 2 * rows, planned + 2 * rows, row.size + 2.0 * rows
+    grid = recipe.quant.grid(row.role)
+    planned = row.size * bytes_per_weight(cols, recipe.quant.codec, grid)
+    low = row.size * level_entropy(cols, grid) / 8
+    return low + 2 * rows, planned + 2 * rows, row.size + 2.0 * rows
 
 
 @cache
-def bytes_per_weight(cols: int, codec: str) -> float:
-    """Packed bytes of an int8 Gaussian weight in rows of `cols`, from a sample."""
-    levels = _sample(cols)
+def bytes_per_weight(cols: int, codec: str, grid: Grid = ABSMAX) -> float:
+    """Packed bytes of a Gaussian weight in rows of `cols`, from a sample."""
+    levels = _sample(cols, grid)
     return len(encode(codec, levels.tobytes())) / levels.size
 
 
 @cache
-def int8_entropy(cols: int) -> float:
-    """Bits of an int8 level of a Gaussian weight in rows of `cols`, from the same sample."""
-    return _entropy(_sample(cols).view(np.uint8))
+def level_entropy(cols: int, grid: Grid = ABSMAX) -> float:
+    """Bits of a level of a Gaussian weight in rows of `cols`, from the same sample."""
+    return _entropy(_sample(cols, grid).view(np.uint8))
 
 
 @cache
@@ -117,9 +120,10 @@ def fp16_entropy() -> float:
     return _entropy(halves[0::2]) + _entropy(halves[1::2])
 
 
-def _sample(cols: int) -> NDArray[np.int8]:
-    levels, _ = quantize_rows(normal(0, cols, (SAMPLE_ROWS, cols)).astype(np.float32), 0.0)
-    return levels
+def _sample(cols: int, grid: Grid) -> NDArray[np.int8]:
+    """Of unit deviation, so a floor that is absolute does not count."""
+    free = replace(grid, floor=0.0)
+    return quantize_rows(normal(0, cols, (SAMPLE_ROWS, cols)).astype(np.float32), free)[0]
 
 
 def _entropy(symbols: NDArray[np.uint8]) -> float:

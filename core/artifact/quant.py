@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.arch.params import Param, Weights, check_weights, param_table
+from core.arch.params import Param, Role, Weights, check_weights, param_table
 from core.arch.spec import ModelSpec
+from core.artifact.grid import FP16_MAX, Array, Grid
 
-Format = Literal["int8", "fp16"]
-Array = NDArray[np.float32]
+Format = Literal["int8", "int7", "int6", "int5", "int4", "int3", "int2", "fp16"]
 Scales = NDArray[np.float16] | NDArray[np.uint8]
 
-FP16_MAX = 65_504.0
 FP16_TINY = np.float16(2.0**-24)
 MAX_RANK = 4
+ABSMAX = Grid()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quant:
-    """How weights are stored. The first five fields are a format for each role of param_table."""
+    """How weights are stored: for each role of param_table a format and the rule of its steps.
+
+    Levels of any width are stored as int8. By default a row reaches to its largest |weight|;
+    grid.Grid says what `sigmas` and `quantile` do instead.
+    """
 
     embed: Format = "int8"
     head: Format = "int8"
     attn: Format = "int8"
     mlp: Format = "int8"
     control: Format = "fp16"
+    embed_sigmas: float = 0.0
+    head_sigmas: float = 0.0
+    attn_sigmas: float = 0.0
+    mlp_sigmas: float = 0.0
+    embed_quantile: float = 1.0
+    head_quantile: float = 1.0
+    attn_quantile: float = 1.0
+    mlp_quantile: float = 1.0
     keep_below: int = 65_537  # a tensor with fewer elements stays fp16; so does every vector
     scale_floor: float = 0.0  # least row scale; the reference scripts' is 1/127
     codec: Literal["zlib", "lzma"] = "zlib"
@@ -37,8 +49,17 @@ class Quant:
     def __post_init__(self) -> None:
         if self.keep_below < 0:
             raise ValueError(f"quant: keep_below {self.keep_below} must not be negative")
-        if not 0.0 <= self.scale_floor <= FP16_MAX:
-            raise ValueError(f"quant: scale_floor {self.scale_floor} must be 0 to {FP16_MAX:.0f}")
+        for role in get_args(Role):
+            self.grid(role)  # raises where its fields do not fit
+
+    def grid(self, role: Role) -> Grid:
+        """The levels of a role's matrices; 8 bits where its format is fp16."""
+        form: Format = getattr(self, role)
+        bits = 8 if form == "fp16" else int(form.removeprefix("int"))
+        if role == "control":
+            return Grid(bits=bits, floor=self.scale_floor)
+        sigmas, quantile = getattr(self, f"{role}_sigmas"), getattr(self, f"{role}_quantile")
+        return Grid(bits=bits, sigmas=sigmas, quantile=quantile, floor=self.scale_floor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,29 +120,32 @@ def quantize(weights: Weights, spec: ModelSpec, quant: Quant) -> list[Packed]:
             packed.append(Packed(row.name, row.shape, to_fp16(weight, row.name)))
             continue
         matrix = weight.reshape(matrix_shape(row.shape))
-        levels, scale = quantize_rows(matrix, quant.scale_floor, row.name)
+        levels, scale = quantize_rows(matrix, quant.grid(row.role), row.name)
         packed.append(Packed(row.name, row.shape, levels.reshape(row.shape), scale))
     return packed
 
 
 def quantize_rows(
-    weight: Array, floor: float = 0.0, name: str = "weight"
+    weight: Array, grid: Grid = ABSMAX, name: str = "weight"
 ) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
-    """(R, C) to int8 levels (R, C) and fp16 scales (R,): absmax / 127, at least `floor`.
+    """(R, C) to int8 levels (R, C) and fp16 scales (R,): reach / qmax, at least the floor.
 
     The scale is rounded to fp16 before it divides, so that the levels are the nearest ones for
-    the scale that is stored. Only elementwise IEEE operations and maxima: no sum whose order, and
-    no quantile whose interpolation, could differ between machines.
+    the scale that is stored. Beside the reach only elementwise IEEE operations.
     """
     _need(name, bool(np.all(np.isfinite(weight))), "a weight is NaN or infinite; did it diverge?")
-    peak = np.max(np.abs(weight), axis=1)
-    wanted = np.maximum(peak / np.float32(127), np.float32(floor))
-    _need(name, bool(np.all(wanted <= FP16_MAX)), f"weight {peak.max():g} overflows an fp16 scale")
+    with np.errstate(over="ignore"):
+        reach = grid.reach(weight).astype(np.float32)
+    wanted = np.maximum(reach / np.float32(grid.qmax), np.float32(grid.floor))
+    fits = bool(np.all(wanted <= FP16_MAX))
+    _need(name, fits, f"weight {np.abs(weight).max():g} overflows an fp16 scale")
     scale = np.maximum(wanted.astype(np.float16), FP16_TINY)
-    clips = scale.astype(np.float32) * np.float32(127.5) < peak  # where fp16 is too coarse: 2**-24
+    last = np.float32(grid.qmax + 0.5)
+    clips = scale.astype(np.float32) * last < reach  # where fp16 is too coarse: 2**-24
     np.nextafter(scale, np.float16(np.inf), out=scale, where=clips)
-    levels = np.rint(weight / scale.astype(np.float32)[:, None])
-    return np.clip(levels, -127, 127).astype(np.int8), scale
+    with np.errstate(over="ignore"):
+        levels = np.rint(weight / scale.astype(np.float32)[:, None])
+    return np.clip(levels, -grid.qmax, grid.qmax).astype(np.int8), scale
 
 
 def to_fp16(weight: Array, name: str = "weight") -> NDArray[np.float16]:

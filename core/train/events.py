@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from core.arch.fields import to_plain
-from core.arch.params import num_params
+from core.arch.params import num_params, param_table
 from core.artifact.container import Artifact, identity
 from core.artifact.ledger import CAP_BYTES, Ledger
+from core.artifact.quant import Format
 from core.score.bpb import Scored
 from core.score.scoring import Validation, subset_fields
 from core.train.corpus import Corpus
@@ -238,8 +239,10 @@ def score_fields(scored: Scored, validation: Validation) -> dict[str, Any]:
 
 
 def method(recipe: Recipe, joint: str) -> str:
-    """How the artifact is stored, as the log lines name it: int8+zlib."""
-    return f"{recipe.quant.mlp}{joint}{recipe.quant.codec}"
+    """How matrices are stored, as the log lines name it: int8+zlib; the widest format first."""
+    roles = {row.role for row in param_table(recipe.arch)} - {"control"}
+    held = {getattr(recipe.quant, role) for role in roles}
+    return joint.join([*(form for form in get_args(Format) if form in held), recipe.quant.codec])
 
 
 def _where(recipe: Recipe, step: int, elapsed_s: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from core.arch.noise import normal
 from core.arch.params import init_params, param_table
 from core.arch.spec import ModelSpec
+from core.artifact.grid import Grid, sigma
 from core.artifact.quant import (
     FP16_TINY,
     Packed,
@@ -100,11 +101,11 @@ def test_memory_order_does_not_matter() -> None:
 
 def test_scale_floor_is_the_reference_grid() -> None:
     weight = draw(3, 8, 64, -6.0)  # every row far below 1
-    levels, scale = quantize_rows(weight, 1 / 127)
+    levels, scale = quantize_rows(weight, Grid(floor=1 / 127))
     assert np.all(scale == np.float16(1 / 127))
     assert np.abs(levels).max() < 20
     big, free = draw(3, 8, 64, 4.0), quantize_rows(draw(3, 8, 64, 4.0))
-    assert np.array_equal(quantize_rows(big, 1 / 127)[0], free[0])
+    assert np.array_equal(quantize_rows(big, Grid(floor=1 / 127))[0], free[0])
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_what_no_scale_can_hold_is_refused(bad: float, words: str) -> None:
     weight = np.ones((2, 3), np.float32)
     weight[1, 2] = bad
     with pytest.raises(ValueError, match=words):
-        quantize_rows(weight, 0.0, "c_q.weight")
+        quantize_rows(weight, Grid(), "c_q.weight")
 
 
 def test_largest_weight_that_fits() -> None:
@@ -244,8 +245,101 @@ def test_packed_holds_only_what_can_be_stored(arguments: tuple, words: str) -> N
         ({"scale_floor": -0.5}, "scale_floor -0.5"),
         ({"scale_floor": float("nan")}, "scale_floor nan"),
         ({"scale_floor": 1e6}, "scale_floor 1000000.0"),
+        ({"mlp_sigmas": -1.0}, "sigmas -1.0"),
+        ({"mlp_sigmas": float("inf")}, "sigmas inf"),
+        ({"attn_quantile": 1.5}, "quantile 1.5"),
+        ({"embed_sigmas": 20.0, "embed_quantile": 0.9}, "choose one of them"),
     ],
 )
 def test_quant_is_checked(fields: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Quant(**fields)
+
+
+GRIDS = [
+    *(Grid(bits=bits) for bits in range(2, 9)),
+    *(Grid(bits=bits, sigmas=k) for bits, k in ((8, 20.0), (6, 12.85), (5, 3.0), (2, 1.5))),
+    *(Grid(bits=bits, quantile=q) for bits, q in ((8, 0.9999984), (6, 0.995), (4, 0.5))),
+    Grid(bits=6, sigmas=12.85, floor=1 / 31),
+]
+KINDS = {
+    "normal": lambda rows, cols: draw(3, rows, cols, -4.0),
+    "zeros": lambda rows, cols: np.zeros((rows, cols), np.float32),
+    "constant": lambda rows, cols: np.full((rows, cols), -0.37, np.float32),
+    "outlier": lambda rows, cols: draw(4, rows, cols, -9.0) + np.eye(rows, cols, dtype="f4") * 30,
+    "mostly zeros": lambda rows, cols: np.eye(rows, cols, dtype=np.float32) * -2,
+    "subnormal": lambda rows, cols: draw(5, rows, cols, -140.0),
+    "huge": lambda rows, cols: np.clip(draw(6, rows, cols, 12.0), -6e4, 6e4),
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_width_and_rule_on_any_matrix(kind: str, grid: Grid) -> None:
+    """Half a step off where nothing is clipped, the last level where it is; zeros are exact."""
+    for rows, cols in ((1, 1), (1, 7), (5, 1), (6, 33), (3, 300)):
+        weight = KINDS[kind](rows, cols)
+        levels, scale = quantize_rows(weight, grid)
+        step = scale.astype(np.float64)[:, None]
+        assert levels.dtype == np.int8 and np.all(scale > 0)
+        assert np.abs(levels.astype(int)).max() <= grid.qmax
+        clipped = np.abs(weight) > (grid.qmax + 0.5) * step
+        error = np.abs(weight - levels * step) / step
+        assert np.all(error[~clipped] <= 0.5 + 1e-4)
+        assert np.array_equal(levels[clipped], np.sign(weight[clipped]) * grid.qmax)
+        assert grid.sigmas or grid.quantile < 1 or not clipped.any()
+        packed = Packed("w", (rows, cols), levels, scale)
+        assert np.all(np.abs(dequantize(packed) - levels * step) <= 1e-6 * np.abs(weight).max())
+
+
+def test_a_quantile_clips_the_rest_and_an_empty_one_nothing() -> None:
+    weight = np.arange(1, 101, dtype=np.float32)[None]
+    levels, scale = quantize_rows(weight, Grid(bits=8, quantile=0.9))
+    assert np.isclose(float(scale[0]), 90 / 127, rtol=2.0**-11)
+    assert np.count_nonzero(levels == 127) == 11, "90 and the ten beyond it"
+    sparse = np.zeros((1, 100), np.float32)
+    sparse[0, 7] = 3.0
+    assert quantize_rows(sparse, Grid(quantile=0.5))[0][0, 7] == 127
+
+
+def test_sigmas_set_the_step() -> None:
+    """12.85 sigmas at 6 bits: steps of 0.4145 sigma, 3.33 bits a level, nothing clipped."""
+    weight = draw(8, 64, 4096, -5.0)
+    levels, scale = quantize_rows(weight, Grid(bits=6, sigmas=12.85))
+    np.testing.assert_allclose(scale / sigma(weight), 12.85 / 31, rtol=1e-3)
+    assert np.abs(levels).max() < 16
+    share = np.bincount(levels.ravel() + 32) / levels.size
+    share = share[share > 0]
+    assert abs(-(share * np.log2(share)).sum() - 3.327) < 0.01
+    coarse, _ = quantize_rows(weight, Grid(bits=6, sigmas=25.7))
+    assert np.abs(coarse).max() < np.abs(levels).max()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 700), st.floats(-100, 100))
+def test_sigma_is_the_root_mean_square_in_any_order(
+    seed: int, rows: int, cols: int, log2_size: float
+) -> None:
+    weight = draw(seed, rows, cols, log2_size)
+    exact = np.sqrt(np.mean(weight.astype(np.float64) ** 2, axis=1))
+    np.testing.assert_allclose(sigma(weight), exact, rtol=1e-5)
+    order = np.random.default_rng(seed).permutation(cols)
+    for other in (weight[:, order], np.asfortranarray(weight), -weight):
+        assert sigma(other).tobytes() == sigma(weight).tobytes()
+
+
+def test_sigma_of_long_rows_does_not_overflow() -> None:
+    """2**24 squares of 19 bits are 2**62."""
+    assert sigma(np.broadcast_to(np.float32(3.5), (1, 1 << 24)))[0] == 3.5
+
+
+def test_roles_have_rules_of_their_own() -> None:
+    quant = Quant(embed="int7", embed_sigmas=14.0, mlp="int5", mlp_quantile=0.99, keep_below=0)
+    assert quant.grid("embed") == Grid(bits=7, sigmas=14.0)
+    assert quant.grid("mlp") == Grid(bits=5, quantile=0.99)
+    assert quant.grid("attn") == Grid() == Quant().grid("control")
+    weights = init_params(TINY, 1337)
+    table = {one.name: one for one in quantize(weights, TINY, quant)}
+    fc = table["blocks.0.mlp.fc.weight"]
+    levels, _ = quantize_rows(weights[fc.name], quant.grid("mlp"))
+    assert np.array_equal(fc.values, levels) and np.abs(levels).max() == 15

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from core.train.events import method
 from core.train.recipe import Recipe, from_json, recipe_hash, to_json, with_changes
 from core.train.recipes import RECIPES, baseline, named
 
@@ -75,7 +76,9 @@ WRONG = {
     "score.batch=0": "score.batch 0 must be at least 1",
     "score.limit_tokens=-1": "score.limit_tokens -1 must not be negative",
     "precision=fp16": "precision: expected 'autocast' or 'cast' or 'fp32', found 'fp16'",
-    "quant.mlp=int4": "quant.mlp: expected 'int8' or 'fp16', found 'int4'",
+    "quant.mlp=int9": "'int3' or 'int2' or 'fp16', found 'int9'",
+    "quant.attn_sigmas=-1": "quant: sigmas -1.0 must be at least 0 and finite",
+    "quant.embed_quantile=0": "quant: quantile 0.0 must be over 0, to 1",
 }
 
 
@@ -112,3 +115,17 @@ def test_the_hash_is_of_what_is_trained() -> None:
         "data.train_batch_tokens=1024",
     ):
         assert recipe_hash(with_changes(Recipe(), [change])) != recipe_hash(Recipe()), change
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([], "int8+zlib"),
+        (["quant.attn=int6", "quant.mlp=int6", "quant.embed=int7"], "int7+int6+zlib"),
+        (["quant.embed=fp16", "quant.mlp=int5", "quant.codec=lzma"], "int8+int5+fp16+lzma"),
+        (["quant.head=int4", "quant.control=int8"], "int8+zlib"),  # tied: it has no head
+        (["quant.head=int4", "arch.tie_embeddings=false"], "int8+int4+zlib"),
+    ],
+)
+def test_the_method_names_the_formats_of_the_matrices(changes: list[str], words: str) -> None:
+    assert method(with_changes(Recipe(), changes), "+") == words

@@ -20,7 +20,7 @@ from tools.costs import (
     fitting_micro_batch,
     fp16_entropy,
     hardware_of,
-    int8_entropy,
+    level_entropy,
     micro_batch_bytes,
     peak_flops,
     planned_artifact_bytes,
@@ -53,8 +53,10 @@ def test_the_range_holds_the_plan(name: str) -> None:
 
 def test_the_low_end_is_an_entropy() -> None:
     """A Gaussian in steps of d: log2(sigma/d * sqrt(2 pi e)); rows of 512 peak near 3.1 sigma."""
-    assert abs(int8_entropy(512) - 7.40) < 0.05
-    assert int8_entropy(4096) < int8_entropy(128), "a longer row has a higher peak, so wider steps"
+    assert abs(level_entropy(512) - 7.40) < 0.05
+    assert level_entropy(4096) < level_entropy(128), (
+        "a longer row has a higher peak, so wider steps"
+    )
     assert 12.5 < fp16_entropy() < 14.0, "sign and ten bits of mantissa, and little exponent"
 
 
