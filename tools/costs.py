@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from core.arch.noise import normal
 from core.arch.params import Param, flops_per_token, num_frozen, param_table
 from core.arch.plan import forward_plan
-from core.artifact.codecs import encode
+from core.artifact.codecs import candidates, smallest
 from core.artifact.grid import Grid
 from core.artifact.quant import ABSMAX, matrix_shape, quantize_rows, stored_format
 from core.train.recipe import Recipe
@@ -104,7 +104,8 @@ def _row_bytes(recipe: Recipe, row: Param) -> tuple[float, float, float]:
 def bytes_per_weight(cols: int, codec: str, grid: Grid = ABSMAX) -> float:
     """Packed bytes of a Gaussian weight in rows of `cols`, from a sample."""
     levels = _sample(cols, grid)
-    return len(encode(codec, levels.tobytes())) / levels.size
+    _, packed = smallest(levels.tobytes(), candidates(codec), [levels.shape])
+    return len(packed) / levels.size
 
 
 @cache

@@ -1,15 +1,22 @@
-"""Codecs: name -> id, encode and a bounded decode; the first three need nothing but Python."""
+"""Codecs: name -> id, encode and a bounded decode; only brotli and zstd need other packages."""
 
 from __future__ import annotations
 
+import contextlib
 import lzma
+import struct
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from core.arch.fields import closest
+from core.artifact.entropy import Shapes, rans_encode
+from core.artifact.packing import PACKINGS, UnfitError
+from core.artifact.rans import rans_decode
 
+_ROW_BYTES = 4096  # of data whose shapes are not told
+_PACKED = struct.Struct("<BII")  # codec id of what follows; bytes before it; levels
 _MAX_WINDOW_BYTES = 1 << 26  # how far back lzma and zstd may point
 _ZSTD_BLOCK_BYTES = 1 << 17  # what four bytes of zstd can stand for at most
 
@@ -19,13 +26,17 @@ class Codec:
     """`decode(data, raw_bytes)` stops at raw_bytes + 1; it may return less, or raise anything."""
 
     id: int
-    encode: Callable[[bytes], bytes]
+    encode: Callable[[bytes, Shapes], bytes]
     decode: Callable[[bytes, int], bytes]
 
 
-def encode(codec: str, data: bytes) -> bytes:
-    """`data` compressed."""
-    return _codec(codec).encode(data)
+def encode(codec: str, data: bytes, shapes: Shapes | None = None) -> bytes:
+    """`data` compressed. `shapes`: of the matrices of bytes in it; some codecs gain by them.
+
+    Raises UnfitError where the codec has no room for the values in it.
+    """
+    rows, rest = divmod(len(data), _ROW_BYTES)
+    return _codec(codec).encode(data, shapes or [(rows, _ROW_BYTES), (1, rest)])
 
 
 def decode(codec: str, data: bytes, raw_bytes: int) -> bytes:
@@ -48,10 +59,19 @@ def decode(codec: str, data: bytes, raw_bytes: int) -> bytes:
     return raw
 
 
-def smallest(data: bytes, codecs: Iterable[str]) -> tuple[int, bytes]:
+def smallest(data: bytes, codecs: Iterable[str], shapes: Shapes | None = None) -> tuple[int, bytes]:
     """The id and the output of the codec that makes `data` smallest; the first of equals."""
-    packed = [(_codec(codec).id, encode(codec, data)) for codec in codecs]
+    packed = []
+    for codec in codecs:
+        with contextlib.suppress(UnfitError):
+            packed.append((_codec(codec).id, encode(codec, data, shapes)))
     return min(packed, key=lambda pair: len(pair[1]))
+
+
+def candidates(codec: str) -> tuple[str, ...]:
+    """The codecs that quant.codec allows: itself and raw, all of Python's and ours, or all."""
+    own = tuple(name for name in CODECS if name not in _PACKAGES)
+    return {"best": own, "any": tuple(CODECS)}.get(codec, (codec, "raw"))
 
 
 def codec_name(codec_id: int) -> str:
@@ -72,11 +92,15 @@ def _codec(name: str) -> Codec:
     return CODECS[name]
 
 
+def _raw_encode(data: bytes, shapes: Shapes) -> bytes:
+    return data
+
+
 def _raw_decode(data: bytes, raw_bytes: int) -> bytes:
     return data[: raw_bytes + 1]
 
 
-def _zlib_encode(data: bytes) -> bytes:
+def _zlib_encode(data: bytes, shapes: Shapes) -> bytes:
     return zlib.compress(data, 9)
 
 
@@ -91,7 +115,7 @@ def _lzma_filters(raw_bytes: int) -> list[dict[str, int]]:
     return [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": window}]
 
 
-def _lzma_encode(data: bytes) -> bytes:
+def _lzma_encode(data: bytes, shapes: Shapes) -> bytes:
     return lzma.compress(data, lzma.FORMAT_RAW, filters=_lzma_filters(len(data)))
 
 
@@ -120,7 +144,7 @@ def _brotli() -> Any:
     return brotli
 
 
-def _brotli_encode(data: bytes) -> bytes:
+def _brotli_encode(data: bytes, shapes: Shapes) -> bytes:
     packed: bytes = _brotli().compress(data, quality=11, lgwin=24)
     return packed
 
@@ -144,7 +168,7 @@ def _zstd() -> Any:
     return zstandard
 
 
-def _zstd_encode(data: bytes) -> bytes:
+def _zstd_encode(data: bytes, shapes: Shapes) -> bytes:
     packed: bytes = _zstd().ZstdCompressor(level=22).compress(data)
     return packed
 
@@ -160,10 +184,35 @@ def _zstd_decode(data: bytes, raw_bytes: int) -> bytes:
     return raw
 
 
+def _dense(number: int, name: str) -> Codec:
+    """A packing, behind it lzma where that helps."""
+    packing = PACKINGS[name]
+
+    def encode(data: bytes, shapes: Shapes) -> bytes:
+        dense = packing.pack(data)
+        codec_id, packed = smallest(dense, _BEHIND)
+        return _PACKED.pack(codec_id, len(dense), len(data)) + packed
+
+    def decode_(data: bytes, raw_bytes: int) -> bytes:
+        codec_id, dense_bytes, size = _PACKED.unpack_from(data)
+        behind = codec_name(codec_id)
+        if behind not in _BEHIND or size != raw_bytes or dense_bytes > raw_bytes + 1:
+            raise ValueError(f"{size} levels in {dense_bytes} bytes of {behind}")
+        return packing.unpack(decode(behind, data[_PACKED.size :], dense_bytes), size)
+
+    return Codec(number, encode, decode_)
+
+
+_BEHIND = ("raw", "lzma")
+_PACKAGES = ("brotli", "zstd")
 CODECS: dict[str, Codec] = {
-    "raw": Codec(0, bytes, _raw_decode),
+    "raw": Codec(0, _raw_encode, _raw_decode),
     "zlib": Codec(1, _zlib_encode, _zlib_decode),
     "lzma": Codec(2, _lzma_encode, _lzma_decode),
     "brotli": Codec(3, _brotli_encode, _brotli_decode),
     "zstd": Codec(4, _zstd_encode, _zstd_decode),
+    "rans": Codec(5, rans_encode, rans_decode),
+    "trits": _dense(6, "trits"),
+    "mask": _dense(7, "mask"),
+    "bits": _dense(8, "bits"),
 }

@@ -20,7 +20,7 @@ import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from core.arch.params import Weights, check_weights
 from core.arch.spec import ModelSpec
-from core.artifact.codecs import codec_name, decode, smallest
+from core.artifact.codecs import candidates, codec_name, decode, smallest
 from core.artifact.header import MAX_TENSORS, Header, need, pack_header, unpack_header
 from core.artifact.quant import Packed, dequantize
 from core.artifact.table import DTYPES, Part, Stream, dump, is_label, plain_header, row_of
@@ -66,19 +66,16 @@ def identity(artifact: Artifact) -> str:
 
 
 def write(artifact: Artifact, codec: str = "zlib") -> bytes:
-    """The file. Parts of one kind share a stream, compressed by `codec` unless raw is smaller."""
-    runs: dict[tuple[str, str], list[bytes]] = {}
-    places: list[list[int]] = []
-    for tensor in artifact.tensors:
-        places.append([])
-        for part in row_of(tensor).parts():
-            kind = (part.share, part.kind)
-            runs.setdefault(kind, []).append(_part_bytes(tensor, part))
-            places[-1].append(list(runs).index(kind))
+    """The file. Parts of one kind share a stream, compressed by `codec` unless raw is smaller.
+
+    Where `codec` leaves a choice ("best", "any"), each tensor's levels have the codec that makes
+    them smallest, and share a stream with those that have the same.
+    """
+    runs, places = _runs(artifact, codec)
     streams, body = [], b""
-    for run in runs.values():
-        raw = b"".join(run)
-        codec_id, packed = smallest(raw, (codec, "raw"))
+    for run in runs:
+        raw = b"".join(run.pieces)
+        codec_id, packed = smallest(raw, run.allowed, run.shapes)
         checksum = zlib.crc32(packed)
         sizes = {"packed_bytes": len(packed), "raw_bytes": len(raw)}
         streams.append(Stream(codec=codec_id, crc32=checksum, **sizes))
@@ -136,6 +133,34 @@ def inspect(data: bytes) -> dict[str, Any]:
         "bytes": parts,
         "tensors": table,
     }
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Parts that share a stream, and the codecs that it may have."""
+
+    allowed: tuple[str, ...]
+    pieces: list[bytes] = field(default_factory=list)
+    shapes: list[tuple[int, int]] = field(default_factory=list)
+
+
+def _runs(artifact: Artifact, codec: str) -> tuple[list[_Run], list[list[int]]]:
+    """The runs in the order of their first part; for each tensor, the runs of its parts."""
+    runs: dict[tuple[str, ...], _Run] = {}
+    places: list[list[int]] = []
+    for tensor in artifact.tensors:
+        places.append([])
+        for part in row_of(tensor).parts():
+            piece, allowed = _part_bytes(tensor, part), candidates(codec)
+            if part.share == "levels" and codec not in allowed:
+                codec_id, _ = smallest(piece, allowed, [part.matrix])
+                allowed = candidates(codec_name(codec_id))
+            kind = (part.share, part.kind, *allowed)
+            run = runs.setdefault(kind, _Run(allowed))
+            run.pieces.append(piece)
+            run.shapes.append(part.matrix)
+            places[-1].append(list(runs).index(kind))
+    return list(runs.values()), places
 
 
 def _plain(artifact: Artifact) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from core.artifact.table import FORMAT_VERSION, Row, Stream, dump, is_label
 MAGIC = b"GOLF"
 PREFIX = struct.Struct("<4sHHII32s")  # magic, version, codec id, packed and raw bytes, identity
 CRC = struct.Struct("<I")
+HEADER_CODECS = ("zlib", "lzma")
 
 MAX_HEADER_BYTES = 4_000_000
 MAX_RAW_BYTES = 4_000_000_000
@@ -57,7 +58,7 @@ def pack_header(
 
 def seal(text: bytes, identity: str) -> bytes:
     """The header's text, compressed, behind a prefix and a checksum of both."""
-    codec, packed = smallest(text, ("zlib", "lzma"))
+    codec, packed = smallest(text, HEADER_CODECS)
     sizes = len(packed), len(text)
     prefix = PREFIX.pack(MAGIC, FORMAT_VERSION, codec, *sizes, bytes.fromhex(identity))
     return prefix + CRC.pack(zlib.crc32(prefix + packed)) + packed

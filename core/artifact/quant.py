@@ -14,6 +14,7 @@ from core.arch.spec import ModelSpec
 from core.artifact.grid import FP16_MAX, Array, Grid
 
 Format = Literal["int8", "int7", "int6", "int5", "int4", "int3", "int2", "fp16"]
+CodecChoice = Literal["zlib", "lzma", "brotli", "zstd", "rans", "best", "any"]
 Scales = NDArray[np.float16] | NDArray[np.uint8]
 
 FP16_TINY = np.float16(2.0**-24)
@@ -25,6 +26,7 @@ ABSMAX = Grid()
 class Quant:
     """How weights are stored: for each role of param_table a format and the rule of its steps.
 
+    codec "best": for each tensor the smallest of those that need no other package; "any": of all.
     Levels of any width are stored as int8. By default a row reaches to its largest |weight|;
     grid.Grid says what `sigmas` and `quantile` do instead.
     """
@@ -44,7 +46,7 @@ class Quant:
     mlp_quantile: float = 1.0
     keep_below: int = 65_537  # a tensor with fewer elements stays fp16; so does every vector
     scale_floor: float = 0.0  # least row scale; the reference scripts' is 1/127
-    codec: Literal["zlib", "lzma"] = "zlib"
+    codec: CodecChoice = "zlib"
 
     def __post_init__(self) -> None:
         if self.keep_below < 0:

@@ -34,6 +34,12 @@ class Part:
         return math.prod(self.shape) * np.dtype(DTYPES[self.kind]).itemsize
 
     @property
+    def matrix(self) -> tuple[int, int]:
+        """Its bytes as a matrix; wider numbers are rows, so that like bytes make columns."""
+        width = np.dtype(DTYPES[self.kind]).itemsize
+        return matrix_shape(self.shape) if width == 1 else (math.prod(self.shape), width)
+
+    @property
     def share(self) -> str:
         """What the ledger calls it."""
         if self.field != "values":

@@ -5,16 +5,23 @@ from __future__ import annotations
 import builtins
 import tracemalloc
 import zlib
-from typing import Any
+from itertools import product
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.artifact.codecs import CODECS, codec_name, decode, encode, smallest
+from core.artifact.codecs import _PACKED, CODECS, candidates, codec_name, decode, encode, smallest
+from core.artifact.packing import PACKINGS, UnfitError
+from core.artifact.quant import CodecChoice
 
 NEEDS = {"brotli": "brotli", "zstd": "zstandard"}
 TEXT = b"sixteen million bytes " * 40
+TERNARY = bytes([0, 1, 255, 0, 0, 255, 1]) * 130  # -1, 0, 1 as int8
+BINARY = bytes([1, 255, 255, 1, 255]) * 176
+SAMPLES = {"trits": TERNARY, "mask": TERNARY, "bits": BINARY}  # the others take any bytes
 
 
 def usable(codec: str) -> str:
@@ -30,36 +37,68 @@ def codec(request: pytest.FixtureRequest) -> str:
 
 def test_ids_are_those_of_written_files() -> None:
     ids = {name: entry.id for name, entry in CODECS.items()}
-    assert ids == {"raw": 0, "zlib": 1, "lzma": 2, "brotli": 3, "zstd": 4}
-    assert [codec_name(number) for number in range(5)] == list(CODECS)
+    assert ids == {
+        "raw": 0,
+        "zlib": 1,
+        "lzma": 2,
+        "brotli": 3,
+        "zstd": 4,
+        "rans": 5,
+        "trits": 6,
+        "mask": 7,
+        "bits": 8,
+    }
+    assert [codec_name(number) for number in range(9)] == list(CODECS)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.sampled_from(["raw", "zlib", "lzma"]), st.binary(max_size=3000), st.integers(1, 50))
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sampled_from(["raw", "zlib", "lzma", "rans"]), st.binary(max_size=3000), st.integers(1, 50)
+)
 def test_round_trip(codec: str, data: bytes, times: int) -> None:
     packed = encode(codec, data * times)
     assert packed == encode(codec, data * times)
     assert decode(codec, packed, len(data) * times) == data * times
 
 
-@pytest.mark.parametrize("data", [b"", b"a", TEXT, bytes(300_000)])
+@pytest.mark.parametrize("data", [b"", b"a", TEXT, bytes(300_000), TERNARY, BINARY])
 def test_round_trip_of_every_codec(codec: str, data: bytes) -> None:
-    assert decode(codec, encode(codec, data), len(data)) == data
+    try:
+        packed = encode(codec, data)
+    except UnfitError:
+        assert codec in SAMPLES and set(data) - set(SAMPLES[codec])
+        return
+    assert decode(codec, packed, len(data)) == data
 
 
-@pytest.mark.parametrize("wrong", [-1, 1, -len(TEXT), 1000])
+@pytest.mark.parametrize("wrong", [-1, 1, -800, 1000])
 def test_other_length_than_stated(codec: str, wrong: int) -> None:
+    data = SAMPLES.get(codec, TEXT)
     with pytest.raises(ValueError, match=f"corrupt artifact: {codec} data"):
-        decode(codec, encode(codec, TEXT), len(TEXT) + wrong)
+        decode(codec, encode(codec, data), len(data) + wrong)
 
 
 def test_truncated_and_trailing(codec: str) -> None:
-    packed = encode(codec, TEXT)
+    data = SAMPLES.get(codec, TEXT)
+    packed = encode(codec, data)
     for cut in {0, 1, len(packed) // 2, len(packed) - 1}:
         with pytest.raises(ValueError, match="corrupt artifact"):
-            decode(codec, packed[:cut], len(TEXT))
+            decode(codec, packed[:cut], len(data))
     with pytest.raises(ValueError, match="corrupt artifact"):
-        decode(codec, packed + b"xx", len(TEXT))
+        decode(codec, packed + b"xx", len(data))
+
+
+@pytest.mark.parametrize("codec", ["rans", "trits", "mask", "bits"])
+def test_every_flipped_bit_is_an_error_or_data_of_the_stated_length(codec: str) -> None:
+    data = SAMPLES.get(codec, TEXT)[:200]
+    packed = encode(codec, data)
+    for position, bit in product(range(len(packed)), range(8)):
+        flipped = bytearray(packed)
+        flipped[position] ^= 1 << bit
+        try:
+            assert len(decode(codec, bytes(flipped), len(data))) == len(data)
+        except ValueError as error:
+            assert f"corrupt artifact: {codec} data" in str(error)
 
 
 @settings(max_examples=150, deadline=None)
@@ -74,7 +113,7 @@ def test_noise_is_an_error_or_data_of_the_stated_length(
 
 
 def test_bomb_stops_at_the_stated_length(codec: str) -> None:
-    bomb = encode(codec, bytes(50_000_000))
+    bomb = encode(codec, bytes(50_000_000) if codec != "bits" else b"\1" * 50_000_000)
     tracemalloc.start()
     with pytest.raises(ValueError, match="corrupt artifact"):
         decode(codec, bomb, 1000)
@@ -84,7 +123,7 @@ def test_bomb_stops_at_the_stated_length(codec: str) -> None:
 
 
 def test_lying_length_allocates_nothing(codec: str) -> None:
-    packed = encode(codec, TEXT)
+    packed = encode(codec, SAMPLES.get(codec, TEXT))
     tracemalloc.start()
     with pytest.raises(ValueError, match="corrupt artifact"):
         decode(codec, packed, 2_000_000_000)
@@ -121,3 +160,69 @@ def test_missing_package_is_a_sentence(
     for attempt in (lambda: encode(codec, b"a"), lambda: decode(codec, b"a", 1)):
         with pytest.raises(ValueError, match=f"^codec {codec}: pip install {package}, or choose"):
             attempt()
+
+
+def test_what_a_recipe_allows() -> None:
+    """Only its own words bring in a package that Python does not have."""
+    assert candidates("zlib") == ("zlib", "raw")
+    assert set(candidates("best")) == set(CODECS) - set(NEEDS)
+    assert set(candidates("any")) == set(CODECS)
+    assert set(get_args(CodecChoice)) == set(CODECS) - {"raw", *SAMPLES} | {"best", "any"}
+
+
+levels = st.lists(st.sampled_from([-1, 0, 1]), max_size=70)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["trits", "mask", "bits"]), levels, st.integers(1, 30))
+def test_few_values_pack_densely(codec: str, some: list[int], times: int) -> None:
+    data = np.array(some * times, np.int8)
+    data = data if codec != "bits" else np.where(data == 0, np.int8(1), data)
+    packing = PACKINGS[codec]
+    packed = packing.pack(data.tobytes())
+    eighths, signs = -(-len(data) // 8), -(-int(np.count_nonzero(data)) // 8)
+    sizes = {"trits": -(-len(data) // 5), "mask": eighths + signs, "bits": eighths}
+    assert len(packed) == sizes[codec]
+    assert packing.unpack(packed, len(data)) == data.tobytes()
+    assert decode(codec, encode(codec, data.tobytes()), len(data)) == data.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("codec", "data", "size", "words"),
+    [
+        ("trits", b"\xf3", 5, "exceeds 242"),
+        ("trits", b"\x01\x51", 9, "behind the last level"),
+        ("trits", b"\x01", 9, "1 bytes for 9 levels"),
+        ("bits", b"\x02", 1, "behind the last level"),
+        ("bits", b"\x02\x00", 8, "2 bytes for 8 bits"),
+        ("mask", b"\x03", 8, "0 bytes for 2 bits"),
+        ("mask", b"\x03\x04", 8, "behind the last level"),
+    ],
+)
+def test_what_no_packing_wrote(codec: str, data: bytes, size: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        PACKINGS[codec].unpack(data, size)
+    sealed = _PACKED.pack(0, len(data), size) + data
+    with pytest.raises(ValueError, match=f"corrupt artifact: {codec} data: .*{words}"):
+        decode(codec, sealed, size)
+
+
+def test_dense_levels_lie_behind_raw_or_lzma_only() -> None:
+    for codec_id in (1, 6, 99):
+        with pytest.raises(ValueError, match="corrupt artifact"):
+            decode("trits", _PACKED.pack(codec_id, 1, 5) + b"\0", 5)
+    with pytest.raises(ValueError, match="5 levels in 4000000000 bytes"):
+        decode("trits", _PACKED.pack(0, 4_000_000_000, 5) + b"\0", 5)
+
+
+def test_ternary_levels_find_the_densest_form() -> None:
+    """Random ones are base 3 or entropy-coded, 1.6 bits; sparse ones a mask; signs alone a bit."""
+    noise = np.random.default_rng(1)
+    even = noise.integers(-1, 2, 60_000).astype(np.int8).tobytes()
+    codec_id, packed = smallest(even, candidates("best"))
+    assert codec_name(codec_id) in ("trits", "rans") and len(packed) <= 60_000 / 5 + 16
+    signs = (noise.integers(0, 2, 60_000) * 2 - 1).astype(np.int8).tobytes()
+    codec_id, packed = smallest(signs, candidates("best"))
+    assert codec_name(codec_id) == "bits" and len(packed) <= 60_000 / 8 + 16
+    small = noise.integers(-1, 2, 40).astype(np.int8).tobytes()
+    assert codec_name(smallest(small, ("zlib", "lzma", "rans", "trits"))[0]) == "trits"

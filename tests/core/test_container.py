@@ -69,7 +69,7 @@ def reseal(data: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
     return header.seal(dump(whole), sha) + data[end:]
 
 
-@pytest.mark.parametrize("codec", ["raw", "zlib", "lzma"])
+@pytest.mark.parametrize("codec", ["raw", "zlib", "lzma", "rans", "best"])
 @pytest.mark.parametrize("make", [tiny_artifact, every_kind])
 def test_round_trip(make: Callable[[], Artifact], codec: str) -> None:
     artifact = make()
@@ -96,7 +96,7 @@ tensors = st.tuples(shapes, st.sampled_from(["i1", "i2", "f2"]), st.integers(0, 
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(tensors, max_size=6), st.sampled_from(["raw", "zlib", "lzma"]))
+@given(st.lists(tensors, max_size=6), st.sampled_from(["raw", "zlib", "lzma", "rans", "best"]))
 def test_any_table_round_trips(table: list[Any], codec: str) -> None:
     artifact = Artifact(None, tuple(random_tensor(i, *row) for i, row in enumerate(table)))
     data = write(artifact, codec)
@@ -125,6 +125,31 @@ def test_payload_knows_neither_codec_nor_order() -> None:
     assert identity(Artifact(TINY, tuple(packed))) == identity(artifact)
     found = {inspect(write(artifact, codec))["identity"] for codec in ("raw", "zlib", "lzma")}
     assert found == {identity(artifact)}
+
+
+def test_each_tensor_has_the_codec_that_makes_it_smallest() -> None:
+    noise, cols = np.random.default_rng(3), np.ones(64, np.float16)
+    text = np.frombuffer(b"the same words again and again .. " * 256, np.int8)[: 64 * 128]
+    made = {
+        "gauss": np.rint(noise.normal(0, 3, (64, 128))),
+        "ones": noise.integers(0, 2, (64, 128)) * 2 - 1,
+        "three": noise.integers(-1, 2, (64, 128)),
+        "words": text.reshape(64, 128),
+        "noise": noise.integers(-128, 128, (64, 128)),
+    }
+    artifact = Artifact(
+        None, tuple(Packed(n, w.shape, w.astype(np.int8), cols) for n, w in made.items())
+    )
+    data = write(artifact, "best")
+    table = {tensor["name"]: tensor["codec"] for tensor in inspect(data)["tensors"]}
+    assert table["gauss"] == "rans" and table["ones"] == "bits" and table["noise"] == "raw"
+    assert table["three"] in ("trits", "rans") and table["words"] in ("lzma", "zlib")
+    assert payload(read(data)) == payload(artifact)
+    alone = min(len(write(artifact, codec)) for codec in ("zlib", "lzma", "rans"))
+    assert len(data) < alone
+    pytest.importorskip("brotli")
+    pytest.importorskip("zstandard")
+    assert identity(read(write(artifact, "any"))) == identity(artifact)
 
 
 def test_identity_sees_every_part() -> None:
@@ -194,7 +219,7 @@ def test_baseline_header_is_small() -> None:
     assert inspect(data)["bytes"]["header"] < 1000  # 92 tensors
 
 
-@pytest.mark.parametrize("codec", ["raw", "zlib", "lzma"])
+@pytest.mark.parametrize("codec", ["raw", "zlib", "lzma", "rans", "best"])
 def test_every_flipped_bit_is_found(codec: str) -> None:
     data = write(every_kind(), codec)
     for position in range(len(data)):

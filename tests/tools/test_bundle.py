@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import lzma
 import os
 import re
 import subprocess
@@ -17,7 +19,18 @@ from core.train.recipes import RECIPES, named
 from core.train.scale import scaled
 from tests.conftest import Text
 from tests.parity.engines import ENGINES
-from tools.bundling.script import bundle, code_bytes, elsewhere, literal, packed, quoted, readable
+from tools.bundling.flatten import flatten
+from tools.bundling.script import (
+    FILTERS,
+    bundle,
+    code_bytes,
+    elsewhere,
+    literal,
+    packed,
+    quoted,
+    readable,
+)
+from tools.bundling.shaking import Shaker
 from tools.main import main
 
 Capture = pytest.CaptureFixture[str]
@@ -226,3 +239,31 @@ def test_docs_have_the_sizes_of_every_recipe() -> None:
     assert told.keys() == RECIPES.keys(), "golf bundle --table prints it"
     for name in ("baseline", "r1061"):
         assert abs(code_bytes(named(name)) / told[name] - 1) < 0.05, name
+
+
+@pytest.mark.parametrize(
+    ("codec", "held", "not_held"),
+    [
+        ("zlib", ["zlib", "lzma"], ["import brotli", "import zstandard", "def rans_decode"]),
+        ("rans", ["def rans_decode", "def rans_encode"], ["import brotli", "def _trits_pack"]),
+        ("best", ["def rans_decode", "def _trits_pack"], ["import brotli", "import zstandard"]),
+        ("brotli", ["import brotli"], ["import zstandard", "def rans_decode"]),
+        ("any", ["import brotli", "import zstandard", "def rans_decode"], []),
+    ],
+)
+def test_a_bundle_has_the_codecs_of_its_recipe(codec: str, held: list, not_held: list) -> None:
+    source = readable(with_changes(named("baseline"), [f"quant.codec={codec}"]), "torch")
+    assert all(words in source for words in held)
+    assert not any(words in source for words in not_held)
+
+
+def test_the_decoder_of_the_entropy_coder_is_small() -> None:
+    """As the bundler emits it: shaken, minified, compressed as the script is."""
+    from python_minifier import minify
+
+    shaker = Shaker(ROOT)
+    shaker.reach("core.artifact.rans", "rans_decode")
+    source = ast.unparse(flatten(shaker.sources()))
+    small = minify(source, rename_globals=True, preserve_globals=["rans_decode"])
+    filters = [{**FILTERS, "preset": 9 | lzma.PRESET_EXTREME}]
+    assert len(lzma.compress(small.encode(), lzma.FORMAT_RAW, filters=filters)) < 700

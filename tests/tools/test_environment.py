@@ -190,7 +190,7 @@ REFUSED = {
     "TIE_EMBEDDINGS=yes": "TIE_EMBEDDINGS=yes: expected 0 or 1",
     "NUM_HEADS=7": "num_heads 7 must divide model_dim 512 (the environment sets NUM_HEADS)",
     "MLP_MULT=2.001": "MLP_MULT=2.001: expected a whole multiple of 512",
-    "COMPRESSOR=brotli": "quant.codec: expected 'zlib' or 'lzma', found 'brotli'",
+    "COMPRESSOR=bzip2": "or 'best' or 'any', found 'bzip2'",
     "CONTROL_TENSOR_NAME_PATTERNS=q_gain": "expected 'attn_scale,attn_scales,",
     "INT8_KEEP_FLOAT_FP32_NAME_PATTERNS=tok_emb": "rows of param_table",
 }

@@ -73,7 +73,7 @@ class Fold(ast.NodeTransformer):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         """A recipe that was accepted before it was bundled is not checked once more."""
-        if node.name in SECTIONS:
+        if node.name in (*SECTIONS, "Grid"):
             node.body = [m for m in node.body if getattr(m, "name", "") != "__post_init__"]
         outer, self.own = self.own, self._attributes(node)
         self.generic_visit(node)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import ast
 import lzma
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from core.artifact.codecs import candidates
+from core.artifact.header import HEADER_CODECS
 from core.data.batches import Data
 from core.train.recipe import Recipe
 from tools.bundling.flatten import flatten
@@ -127,10 +129,23 @@ def _source(recipe: Recipe, backend: str) -> str:
     shaker.reach_all("__main__", ast.parse(ENTRY.format(package=f"backend_{backend}")))
     shaker.reach("core.train.recipe", "Recipe")  # with its sections: RECIPE names them
     shaker.reach("core.arch.depth", "Phase")
-    tree = only_used(without_registries(flatten(shaker.sources())), SECTIONS)
+    whole = of_codecs(flatten(shaker.sources()), {*HEADER_CODECS, *candidates(recipe.quant.codec)})
+    tree = only_used(without_registries(whole), SECTIONS)
     classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
     assert classes.issuperset(SECTIONS), set(SECTIONS) - classes
     return ast.unparse(ast.fix_missing_locations(tree)) + "\n"
+
+
+def of_codecs(tree: ast.Module, names: Collection[str]) -> ast.Module:
+    """The registry of codecs with those alone that the recipe's artifacts may have."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CODECS":
+            table = node.value
+            assert isinstance(table, ast.Dict)
+            held = zip(table.keys, table.values, strict=True)
+            kept = [(key, value) for key, value in held if getattr(key, "value", None) in names]
+            table.keys, table.values = [key for key, _ in kept], [value for _, value in kept]
+    return tree
 
 
 @cache

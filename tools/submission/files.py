@@ -33,7 +33,6 @@ REQUIREMENTS = {  # what a bundle may import, as pyproject.toml asks for it
     "brotli": "brotli>=1.2",
     "zstandard": "zstandard>=0.22",
 }
-CODECS = {"brotli": "brotli", "zstandard": "zstd"}  # needed where the recipe names them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +112,8 @@ def submission(
 
 def requirements(run: Run) -> str:
     """requirements.txt: what the script imports beside the standard library."""
-    codecs = {run.recipe.quant.codec}
-    lines = []
-    for name in sorted(_imported(readable(run.recipe, "torch")) - set(sys.stdlib_module_names)):
-        if CODECS.get(name, name) in codecs or name not in CODECS:
-            lines.append(REQUIREMENTS.get(name, name))
-    return "\n".join(lines) + "\n"
+    names = _imported(readable(run.recipe, "torch")) - set(sys.stdlib_module_names)
+    return "".join(f"{REQUIREMENTS.get(name, name)}\n" for name in sorted(names))
 
 
 def _imported(source: str) -> set[str]:

@@ -1,0 +1,133 @@
+"""The entropy coder: bytes by how large their rows and columns are; rans.py decodes them.
+
+Static rANS (Duda 2013) over interleaved lanes (Giesen 2014). A matrix has one table, or tables by
+the mean |level| of its rows, of its columns or of both: whatever makes it smallest. Matrices of
+one stream share their tables.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.artifact.quant import log_scale_from_float
+from core.artifact.rans import LOW, lanes_of
+
+Shapes = Sequence[tuple[int, int]]  # of matrices of bytes that follow each other
+Bytes = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+
+_TOTAL = 1 << 15
+_BIN = 2  # of the eighths of an octave of a log scale: tables are a quarter apart
+_LEAST_MEAN = 2.0**-6
+_SHARE_BYTES = 1.75  # about what a frequency takes among the side data
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """A number for each row and, from 0 on, for each column; the sum tells a byte's table."""
+
+    row: Ints
+    col: Ints
+
+    def each(self) -> Ints:
+        sums: Ints = np.add.outer(self.row, self.col).ravel()
+        return sums
+
+
+def rans_encode(data: bytes, shapes: Shapes) -> bytes:
+    """The stream that rans.py describes, of matrices of these shapes."""
+    matrices = _split(data, shapes)
+    chosen = [_choose(matrix) for matrix in matrices]
+    least = min((int(contexts.row.min()) for contexts in chosen), default=0)
+    chosen = [Contexts(contexts.row - least, contexts.col) for contexts in chosen]
+    context = np.concatenate([c.each() for c in chosen]) if chosen else np.empty(0, np.int64)
+    symbols = context << 8 | np.frombuffer(data, np.uint8)
+    del context
+    counts = _counts(symbols)
+    shares = np.array([_shares(table) for table in counts], np.uint32).reshape(-1, 256)
+    side = len(matrices).to_bytes(4, "little")
+    side += np.array([matrix.shape for matrix in matrices], "<u4").tobytes()
+    side += b"".join(_numbers(contexts) for contexts in chosen) + shares.astype("<u2").tobytes()
+    packed = zlib.compress(side, 9)
+    return len(packed).to_bytes(4, "little") + packed + _lanes(symbols, shares)
+
+
+def _split(data: bytes, shapes: Shapes) -> list[Bytes]:
+    matrices, at = list[Bytes](), 0
+    for rows, cols in shapes:
+        flat = np.frombuffer(data, np.uint8, rows * cols, at)
+        at += rows * cols
+        if flat.size:
+            matrices.append(flat.reshape(rows, cols))
+    assert at == len(data), (at, len(data))
+    return matrices
+
+
+def _choose(matrix: Bytes) -> Contexts:
+    """The cheapest of one table, tables by rows, by columns, and by both."""
+    size = np.abs(matrix.view(np.int8).astype(np.int16))
+    whole, rows, cols = (_bins(size.mean(axis)) for axis in (None, 1, 0))
+    choices = product((np.full_like(rows, whole), rows), (np.full_like(cols, whole), cols))
+    found = [Contexts(row + col.min() - whole, col - col.min()) for row, col in choices]
+    return min(found, key=lambda contexts: _cost(matrix, contexts))
+
+
+def _bins(mean: Any) -> Ints:
+    """Means of |level| as logarithms, in quarters of an octave."""
+    at_least = np.maximum(mean, _LEAST_MEAN).astype(np.float32)
+    return log_scale_from_float(at_least).astype(np.int64) // _BIN
+
+
+def _cost(matrix: Bytes, contexts: Contexts) -> float:
+    """Bytes of a matrix by itself: entropies of its tables, the tables, and the contexts."""
+    counts = _counts((contexts.each() - contexts.row.min()) << 8 | matrix.ravel())
+    counts = counts[counts.any(axis=1)]
+    totals = np.broadcast_to(counts.sum(axis=1, keepdims=True), counts.shape)
+    seen = counts > 0
+    bits = float(np.sum(counts[seen] * np.log2(totals[seen] / counts[seen])))
+    first = Contexts(contexts.row - contexts.row.min(), contexts.col)
+    return bits / 8 + _SHARE_BYTES * int(seen.sum()) + len(zlib.compress(_numbers(first), 9))
+
+
+def _numbers(contexts: Contexts) -> bytes:
+    return np.concatenate((contexts.row, contexts.col)).astype(np.uint8).tobytes()
+
+
+def _counts(symbols: Ints) -> Ints:
+    """How often each byte is met in each table: (tables, 256)."""
+    tables = int(symbols.max(initial=-1)) // 256 + 1
+    return np.bincount(symbols, minlength=256 * tables).reshape(tables, 256)
+
+
+def _shares(counts: Ints) -> Ints:
+    """Frequencies in parts of 2**15, none lost; even ones for a table that nothing uses."""
+    total = int(counts.sum())
+    if total == 0:
+        return np.full(256, _TOTAL // 256)
+    shares = np.maximum((counts * _TOTAL + total // 2) // total, counts > 0)
+    shares[np.argmax(counts)] += _TOTAL - shares.sum()
+    return shares
+
+
+def _lanes(symbols: Ints, shares: NDArray[np.uint32]) -> bytes:
+    """States and words. Steps go backwards, so that the decoder's go forwards."""
+    start = (np.cumsum(shares, 1, np.uint32) - shares).ravel()
+    share = shares.ravel()
+    lanes, words = lanes_of(len(symbols)), list[bytes]()
+    states = np.full(lanes, LOW, np.uint32)
+    for at in reversed(range(0, len(symbols), lanes)):
+        found = symbols[at : at + lanes]
+        state, part = states[: len(found)], share[found]
+        full = state >> 17 >= part
+        words.append(state[full].astype("<u2").tobytes())
+        state[full] >>= 16
+        times, rest = np.divmod(state, part)
+        state[:] = (times << 15) + rest + start[found]
+    return states.astype("<u4").tobytes() + b"".join(reversed(words))
