@@ -130,10 +130,21 @@ def quantize(weights: Weights, spec: ModelSpec, quant: Quant) -> list[Packed]:
 def quantize_rows(
     weight: Array, grid: Grid = ABSMAX, name: str = "weight"
 ) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
-    """(R, C) to int8 levels (R, C) and fp16 scales (R,): reach / qmax, at least the floor.
+    """(R, C) to the nearest levels, int8 (R, C), and fp16 scales (R,); row_scales says which.
 
-    The scale is rounded to fp16 before it divides, so that the levels are the nearest ones for
-    the scale that is stored. Beside the reach only elementwise IEEE operations.
+    Elementwise IEEE operations alone: equal bits on every machine.
+    """
+    scale = row_scales(weight, grid, name)
+    with np.errstate(over="ignore"):
+        levels = np.rint(weight / scale.astype(np.float32)[:, None])
+    return np.clip(levels, -grid.qmax, grid.qmax).astype(np.int8), scale
+
+
+def row_scales(weight: Array, grid: Grid, name: str = "weight") -> NDArray[np.float16]:
+    """(R, C) to the steps of its rows (R,): reach / qmax, at least the floor.
+
+    Rounded to fp16 before anything is divided by them, so that levels are the nearest ones for
+    the scale that is stored. Raises where a weight is not finite or no fp16 scale is enough.
     """
     _need(name, bool(np.all(np.isfinite(weight))), "a weight is NaN or infinite; did it diverge?")
     with np.errstate(over="ignore"):
@@ -141,13 +152,11 @@ def quantize_rows(
     wanted = np.maximum(reach / np.float32(grid.qmax), np.float32(grid.floor))
     fits = bool(np.all(wanted <= FP16_MAX))
     _need(name, fits, f"weight {np.abs(weight).max():g} overflows an fp16 scale")
-    scale = np.maximum(wanted.astype(np.float16), FP16_TINY)
+    scale: NDArray[np.float16] = np.maximum(wanted.astype(np.float16), FP16_TINY)
     last = np.float32(grid.qmax + 0.5)
     clips = scale.astype(np.float32) * last < reach  # where fp16 is too coarse: 2**-24
     np.nextafter(scale, np.float16(np.inf), out=scale, where=clips)
-    with np.errstate(over="ignore"):
-        levels = np.rint(weight / scale.astype(np.float32)[:, None])
-    return np.clip(levels, -grid.qmax, grid.qmax).astype(np.int8), scale
+    return scale
 
 
 def to_fp16(weight: Array, name: str = "weight") -> NDArray[np.float16]:

@@ -1,0 +1,104 @@
+"""Bytes and seconds of the coders on Gaussian and on trained levels: python -m tests.coders --help.
+
+The rows are markdown, to paste into docs/compression.md. Seconds are of one core's work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.arch.noise import normal
+from core.arch.params import param_table
+from core.artifact.codecs import CODECS, decode, encode
+from core.artifact.grid import Grid
+from core.artifact.quant import matrix_shape, quantize_rows
+from core.train.run_folder import load_recipe, load_weights
+
+Levels = NDArray[np.int8]
+LAYER = ((512, 512), (256, 512), (256, 512), (512, 512), (2048, 512), (512, 2048))
+EMBEDDING = (8192, 512)
+MATRIX_GRID = Grid(bits=6, sigmas=12.85)  # of the record of 2026-04-09
+EMBED_GRID = Grid(bits=8, sigmas=20.0)
+CODERS = ("lzma", "zstd", "brotli", "rans")
+HEAD = ("levels", "weights", "order-0", *CODERS, "to brotli", "to order-0", "encode", "decode")
+
+
+def gaussian(shapes: Iterable[tuple[int, int]], grid: Grid) -> list[Levels]:
+    return [
+        quantize_rows(normal(1, stream, shape).astype(np.float32), grid)[0]
+        for stream, shape in enumerate(shapes)
+    ]
+
+
+def trained(folder: Path, roles: set[str], grid: Grid) -> list[Levels]:
+    """The matrices of these roles that the run's recipe quantizes, by this grid."""
+    recipe, weights = load_recipe(folder), load_weights(folder)
+    rows = [row for row in param_table(recipe.arch) if row.role in roles and len(row.shape) > 1]
+    held = (weights[row.name].reshape(matrix_shape(row.shape)) for row in rows)
+    return [quantize_rows(np.asarray(weight, np.float32), grid)[0] for weight in held]
+
+
+def entropy_bits(matrices: list[Levels]) -> float:
+    """The order-0 entropy of each matrix by itself, summed: no table and no context is paid."""
+    bits = 0.0
+    for levels in matrices:
+        counts = np.bincount(levels.view(np.uint8).ravel())
+        counts = counts[counts > 0]
+        bits += float(counts @ np.log2(levels.size / counts))
+    return bits
+
+
+def row(title: str, matrices: list[Levels], coders: Iterable[str]) -> str:
+    """Bits a weight of each coder, all matrices in one stream; rans against the others."""
+    data = b"".join(levels.tobytes() for levels in matrices)
+    shapes = [(levels.shape[0], levels.shape[1]) for levels in matrices]
+    order0 = entropy_bits(matrices) / len(data)
+    bits: dict[str, float] = {}
+    for coder in coders:
+        start_s = time.process_time()
+        packed = encode(coder, data, shapes)
+        middle_s = time.process_time()
+        assert decode(coder, packed, len(data)) == data
+        bits[coder] = 8 * len(packed) / len(data)
+    encode_s, decode_s = middle_s - start_s, time.process_time() - middle_s
+    ours = bits["rans"]
+    cells = [title, f"{len(data):,}", f"{order0:.4f}"]
+    cells += [f"{bits[coder]:.4f}" if coder in bits else "" for coder in CODERS]
+    cells += [f"{100 * (ours / bits[c] - 1):+.2f} %" if c in bits else "" for c in ("brotli",)]
+    cells += [f"{100 * (ours / order0 - 1):+.3f} %", f"{encode_s:.2f} s", f"{decode_s:.2f} s"]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run_folder", type=Path, nargs="?", metavar="RUN", help="a trained model")
+    parser.add_argument("--layers", type=int, default=11, help="of Gaussian matrices; 0: none")
+    parser.add_argument("--ours-only", action="store_true", help="seconds, not minutes")
+    args = parser.parse_args()
+    coders = ("rans",) if args.ours_only else CODERS
+    assert set(coders) <= set(CODECS)
+    print(f"| {' | '.join(HEAD)} |\n|---|{'--:|' * (len(HEAD) - 1)}", flush=True)
+    if args.layers:
+        matrices = gaussian(args.layers * LAYER, MATRIX_GRID)
+        print(row(f"Gaussian, {args.layers} layers, int6", matrices, coders), flush=True)
+        embedding = gaussian([EMBEDDING], EMBED_GRID)
+        print(row("Gaussian embedding, int8", embedding, coders), flush=True)
+        print(row("both in one stream", [*matrices, *embedding], ("rans",)), flush=True)
+    if args.run_folder:
+        for title, roles, grid in (
+            ("trained, int6", {"attn", "mlp"}, MATRIX_GRID),
+            ("trained embedding, int8", {"embed", "head"}, EMBED_GRID),
+        ):
+            print(row(title, trained(args.run_folder, roles, grid), coders), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
