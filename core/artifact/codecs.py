@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.arch.fields import closest
-from core.artifact.entropy import Shapes, rans_encode
+from core.artifact.entropy import Shapes, rans_encode, states_bytes
 from core.artifact.packing import PACKINGS, UnfitError
 from core.artifact.rans import rans_decode
 
@@ -28,6 +28,7 @@ class Codec:
     id: int
     encode: Callable[[bytes, Shapes], bytes]
     decode: Callable[[bytes, int], bytes]
+    once: Callable[[int], int] = lambda raw_bytes: 0  # what a stream pays, whatever it holds
 
 
 def encode(codec: str, data: bytes, shapes: Shapes | None = None) -> bytes:
@@ -35,8 +36,7 @@ def encode(codec: str, data: bytes, shapes: Shapes | None = None) -> bytes:
 
     Raises UnfitError where the codec has no room for the values in it.
     """
-    rows, rest = divmod(len(data), _ROW_BYTES)
-    return _codec(codec).encode(data, shapes or [(rows, _ROW_BYTES), (1, rest)])
+    return _codec(codec).encode(data, shapes or _rows(data))
 
 
 def decode(codec: str, data: bytes, raw_bytes: int) -> bytes:
@@ -59,13 +59,20 @@ def decode(codec: str, data: bytes, raw_bytes: int) -> bytes:
     return raw
 
 
-def smallest(data: bytes, codecs: Iterable[str], shapes: Shapes | None = None) -> tuple[int, bytes]:
-    """The id and the output of the codec that makes `data` smallest; the first of equals."""
-    packed = []
-    for codec in codecs:
+def smallest(
+    data: bytes, codecs: Iterable[str], shapes: Shapes | None = None, joins: bool = False
+) -> tuple[int, bytes]:
+    """The id and the output of the codec that makes `data` smallest; the first of equals.
+
+    joins: it will share a stream, so that what each stream pays once does not count.
+    """
+    found = []
+    for entry in map(_codec, codecs):
         with contextlib.suppress(UnfitError):
-            packed.append((_codec(codec).id, encode(codec, data, shapes)))
-    return min(packed, key=lambda pair: len(pair[1]))
+            packed = entry.encode(data, shapes or _rows(data))
+            found.append((len(packed) - joins * entry.once(len(data)), entry.id, packed))
+    _, codec_id, best = min(found, key=lambda entry: entry[0])
+    return codec_id, best
 
 
 def candidates(codec: str) -> tuple[str, ...]:
@@ -90,6 +97,12 @@ def _codec(name: str) -> Codec:
     if name not in CODECS:
         raise ValueError(f"codec {name!r} is unknown; {closest(name, CODECS)}")
     return CODECS[name]
+
+
+def _rows(data: bytes) -> Shapes:
+    """Shapes for data that tell none."""
+    rows, rest = divmod(len(data), _ROW_BYTES)
+    return [(rows, _ROW_BYTES), (1, rest)]
 
 
 def _raw_encode(data: bytes, shapes: Shapes) -> bytes:
@@ -211,7 +224,7 @@ CODECS: dict[str, Codec] = {
     "lzma": Codec(2, _lzma_encode, _lzma_decode),
     "brotli": Codec(3, _brotli_encode, _brotli_decode),
     "zstd": Codec(4, _zstd_encode, _zstd_decode),
-    "rans": Codec(5, rans_encode, rans_decode),
+    "rans": Codec(5, rans_encode, rans_decode, states_bytes),
     "trits": _dense(6, "trits"),
     "mask": _dense(7, "mask"),
     "bits": _dense(8, "bits"),

@@ -153,7 +153,7 @@ def _runs(artifact: Artifact, codec: str) -> tuple[list[_Run], list[list[int]]]:
         for part in row_of(tensor).parts():
             piece, allowed = _part_bytes(tensor, part), candidates(codec)
             if part.share == "levels" and codec not in allowed:
-                codec_id, _ = smallest(piece, allowed, [part.matrix])
+                codec_id, _ = smallest(piece, allowed, [part.matrix], joins=True)
                 allowed = candidates(codec_name(codec_id))
             kind = (part.share, part.kind, *allowed)
             run = runs.setdefault(kind, _Run(allowed))

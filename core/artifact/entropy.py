@@ -2,7 +2,7 @@
 
 Static rANS (Duda 2013) over interleaved lanes (Giesen 2014). A matrix has one table, or tables by
 the mean |level| of its rows, of its columns or of both: whatever makes it smallest. Matrices of
-one stream share their tables.
+one stream share their tables where that is cheaper.
 """
 
 from __future__ import annotations
@@ -47,16 +47,23 @@ def rans_encode(data: bytes, shapes: Shapes) -> bytes:
     chosen = [_choose(matrix) for matrix in matrices]
     least = min((int(contexts.row.min()) for contexts in chosen), default=0)
     chosen = [Contexts(contexts.row - least, contexts.col) for contexts in chosen]
-    context = np.concatenate([c.each() for c in chosen]) if chosen else np.empty(0, np.int64)
-    symbols = context << 8 | np.frombuffer(data, np.uint8)
-    del context
-    counts = _counts(symbols)
+    counts, starts = _shared(
+        [_counts(c, matrix) for c, matrix in zip(chosen, matrices, strict=True)]
+    )
+    chosen = [Contexts(c.row + start, c.col) for c, start in zip(chosen, starts, strict=True)]
     shares = np.array([_shares(table) for table in counts], np.uint32).reshape(-1, 256)
     side = len(matrices).to_bytes(4, "little")
     side += np.array([matrix.shape for matrix in matrices], "<u4").tobytes()
     side += b"".join(_numbers(contexts) for contexts in chosen) + shares.astype("<u2").tobytes()
     packed = zlib.compress(side, 9)
-    return len(packed).to_bytes(4, "little") + packed + _lanes(symbols, shares)
+    symbols = [_symbols(c, matrix) for c, matrix in zip(chosen, matrices, strict=True)]
+    lanes = _lanes(np.concatenate([*symbols, np.empty(0, np.int64)]), shares)
+    return len(packed).to_bytes(4, "little") + packed + lanes
+
+
+def states_bytes(raw_bytes: int) -> int:
+    """What the lanes' states take in a stream of so much."""
+    return 4 * lanes_of(raw_bytes)
 
 
 def _split(data: bytes, shapes: Shapes) -> list[Bytes]:
@@ -86,24 +93,55 @@ def _bins(mean: Any) -> Ints:
 
 
 def _cost(matrix: Bytes, contexts: Contexts) -> float:
-    """Bytes of a matrix by itself: entropies of its tables, the tables, and the contexts."""
-    counts = _counts((contexts.each() - contexts.row.min()) << 8 | matrix.ravel())
-    counts = counts[counts.any(axis=1)]
+    """Bytes of a matrix by itself: its tables, what they code, and the contexts."""
+    first = Contexts(contexts.row - contexts.row.min(), contexts.col)
+    return _coded_bytes(_counts(first, matrix)) + len(zlib.compress(_numbers(first), 9))
+
+
+def _coded_bytes(counts: Ints) -> float:
+    """The entropy of each table (tables, 256), and about what the tables take."""
     totals = np.broadcast_to(counts.sum(axis=1, keepdims=True), counts.shape)
     seen = counts > 0
     bits = float(np.sum(counts[seen] * np.log2(totals[seen] / counts[seen])))
-    first = Contexts(contexts.row - contexts.row.min(), contexts.col)
-    return bits / 8 + _SHARE_BYTES * int(seen.sum()) + len(zlib.compress(_numbers(first), 9))
+    return bits / 8 + _SHARE_BYTES * int(seen.sum())
+
+
+def _shared(tables: list[Ints]) -> tuple[Ints, list[int]]:
+    """Which matrices share their tables: all counts, and where each matrix's tables start.
+
+    One after the other, a matrix joins the group in which it costs least, or makes its own.
+    """
+    width = max(map(len, tables), default=1)
+    groups, starts = list[Ints](), list[int]()
+    for counts in tables:
+        used = np.flatnonzero(counts.any(axis=1))
+        new = [] if (len(groups) + 1) * width > 256 else [np.zeros((width, 256), np.int64)]
+        most = [
+            _coded_bytes(group[used] + counts[used]) - _coded_bytes(group[used])
+            for group in [*groups, *new]
+        ]
+        at = most.index(min(most))
+        if at == len(groups):
+            groups += new
+        groups[at][used] += counts[used]
+        starts.append(at * width)
+    return np.concatenate([np.empty((0, 256), np.int64), *groups]), starts
 
 
 def _numbers(contexts: Contexts) -> bytes:
     return np.concatenate((contexts.row, contexts.col)).astype(np.uint8).tobytes()
 
 
-def _counts(symbols: Ints) -> Ints:
+def _symbols(contexts: Contexts, matrix: Bytes) -> Ints:
+    """Bytes with the numbers of their tables above them, row by row."""
+    return contexts.each() << 8 | matrix.ravel()
+
+
+def _counts(contexts: Contexts, matrix: Bytes) -> Ints:
     """How often each byte is met in each table: (tables, 256)."""
-    tables = int(symbols.max(initial=-1)) // 256 + 1
-    return np.bincount(symbols, minlength=256 * tables).reshape(tables, 256)
+    tables = int(contexts.row.max() + contexts.col.max()) + 1
+    counts = np.bincount(_symbols(contexts, matrix), minlength=256 * tables)
+    return counts.reshape(tables, 256)
 
 
 def _shares(counts: Ints) -> Ints:

@@ -80,6 +80,29 @@ def test_equal_matrices_share_their_table() -> None:
     assert together < sum(map(len, map(stream, apart))) - 7 * 40
 
 
+def test_other_matrices_have_tables_of_their_own() -> None:
+    """Of one mean |level| and two shapes: a table of both would cost two parts in a hundred."""
+    noise = np.random.default_rng(2)
+    flat = noise.integers(-6, 7, (256, 512)).astype(np.int8)
+    peaked = np.rint(noise.laplace(0, 3.3, (256, 512))).astype(np.int8)
+    assert abs(np.abs(flat).mean() / np.abs(peaked).mean() - 1) < 0.03
+    pair = [flat, peaked]
+    size = len(encode("rans", b"".join(w.tobytes() for w in pair), [w.shape for w in pair]))
+    assert size < 1.001 * sum(map(entropy_bytes, pair)) + 4 * lanes_of(2 * flat.size) + 200
+    assert size < 0.99 * entropy_bytes(np.concatenate(pair))
+
+
+def test_no_more_tables_than_a_byte_counts() -> None:
+    """Sixty matrices of sixty shapes and sizes, with tables for rows of all sizes."""
+    noise, pieces = np.random.default_rng(4), []
+    for index in range(60):
+        spread = 2.0 ** noise.uniform(-3, 4.5, (64, 1))
+        drawn_ = noise.normal(0, spread, (64, 64 + index)) ** (1 + index % 3)
+        pieces.append(np.clip(np.rint(drawn_), -127, 127).astype(np.int8))
+    data = b"".join(piece.tobytes() for piece in pieces)
+    assert decode("rans", encode("rans", data, [p.shape for p in pieces]), len(data)) == data
+
+
 def test_lanes_cost_little_and_steps_are_few() -> None:
     for size in (1, 1000, 10**6, 36 * 10**6, 4 * 10**9):
         assert 2 * lanes_of(size) < 0.01 * size + 2

@@ -129,7 +129,7 @@ def test_inspect(capsys: pytest.CaptureFixture[str], run: Path) -> None:
 
 def test_pack(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
     packed = {}
-    for codec in ("zlib", "lzma"):
+    for codec in ("zlib", "lzma", "rans", "best"):
         out_path = tmp_path / codec
         code, out, _ = golf(
             capsys, "pack", run, f"quant.codec={codec}", "--out", out_path, "--json"
@@ -138,7 +138,8 @@ def test_pack(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> 
         assert code == 0
         assert packed[codec]["model_bytes"] == out_path.stat().st_size
     assert (tmp_path / "zlib").read_bytes() == (run / "model.bin").read_bytes()
-    assert packed["zlib"]["identity"] == packed["lzma"]["identity"]
+    assert len({fields["identity"] for fields in packed.values()}) == 1
+    assert packed["best"]["model_bytes"] == min(fields["model_bytes"] for fields in packed.values())
     assert {"artifact_bytes", "margin_bytes"} < set(packed["zlib"])
     code, _, err = golf(capsys, "pack", run, "arch.num_layers=1")
     assert code == 2 and "only the quant section" in err
