@@ -201,19 +201,19 @@ def _dense(number: int, name: str) -> Codec:
     """A packing, behind it lzma where that helps."""
     packing = PACKINGS[name]
 
-    def encode(data: bytes, shapes: Shapes) -> bytes:
+    def packed_(data: bytes, shapes: Shapes) -> bytes:
         dense = packing.pack(data)
         codec_id, packed = smallest(dense, _BEHIND)
         return _PACKED.pack(codec_id, len(dense), len(data)) + packed
 
-    def decode_(data: bytes, raw_bytes: int) -> bytes:
+    def unpacked(data: bytes, raw_bytes: int) -> bytes:
         codec_id, dense_bytes, size = _PACKED.unpack_from(data)
         behind = codec_name(codec_id)
         if behind not in _BEHIND or size != raw_bytes or dense_bytes > raw_bytes + 1:
             raise ValueError(f"{size} levels in {dense_bytes} bytes of {behind}")
         return packing.unpack(decode(behind, data[_PACKED.size :], dense_bytes), size)
 
-    return Codec(number, encode, decode_)
+    return Codec(number, packed_, unpacked)
 
 
 _BEHIND = ("raw", "lzma")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -29,35 +29,45 @@ _LEAST_MEAN = 2.0**-6
 _SHARE_BYTES = 1.75  # about what a frequency takes among the side data
 
 
-@dataclass(frozen=True)
-class Contexts:
-    """A number for each row and, from 0 on, for each column; the sum tells a byte's table."""
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A matrix of bytes, and a number for each row and column: their sum tells a byte's table."""
 
+    matrix: Bytes
     row: Ints
-    col: Ints
+    col: Ints  # from 0 on
 
-    def each(self) -> Ints:
-        sums: Ints = np.add.outer(self.row, self.col).ravel()
-        return sums
+    def moved(self, by: int) -> Part:
+        """With other tables, so many further on."""
+        return replace(self, row=self.row + by)
+
+    def symbols(self) -> Ints:
+        """Bytes with the numbers of their tables above them, row by row."""
+        return (np.add.outer(self.row, self.col) << 8 | self.matrix).ravel()
+
+    def counts(self) -> Ints:
+        """How often each byte is met in each table: (tables, 256)."""
+        tables = int(self.row.max() + self.col.max()) + 1
+        return np.bincount(self.symbols(), minlength=256 * tables).reshape(tables, 256)
+
+    def numbers(self) -> bytes:
+        return np.concatenate((self.row, self.col)).astype(np.uint8).tobytes()
 
 
 def rans_encode(data: bytes, shapes: Shapes) -> bytes:
     """The stream that rans.py describes, of matrices of these shapes."""
-    matrices = _split(data, shapes)
-    chosen = [_choose(matrix) for matrix in matrices]
-    least = min((int(contexts.row.min()) for contexts in chosen), default=0)
-    chosen = [Contexts(contexts.row - least, contexts.col) for contexts in chosen]
-    counts, starts = _shared(
-        [_counts(c, matrix) for c, matrix in zip(chosen, matrices, strict=True)]
-    )
-    chosen = [Contexts(c.row + start, c.col) for c, start in zip(chosen, starts, strict=True)]
+    parts = [_cheapest(matrix) for matrix in _split(data, shapes)]
+    least = min((int(part.row.min()) for part in parts), default=0)
+    parts = [part.moved(-least) for part in parts]
+    counts, starts = _shared([part.counts() for part in parts])
+    parts = [part.moved(start) for part, start in zip(parts, starts, strict=True)]
     shares = np.array([_shares(table) for table in counts], np.uint32).reshape(-1, 256)
-    side = len(matrices).to_bytes(4, "little")
-    side += np.array([matrix.shape for matrix in matrices], "<u4").tobytes()
-    side += b"".join(_numbers(contexts) for contexts in chosen) + shares.astype("<u2").tobytes()
+    side = len(parts).to_bytes(4, "little")
+    side += np.array([part.matrix.shape for part in parts], "<u4").tobytes()
+    side += b"".join(part.numbers() for part in parts) + shares.astype("<u2").tobytes()
     packed = zlib.compress(side, 9)
-    symbols = [_symbols(c, matrix) for c, matrix in zip(chosen, matrices, strict=True)]
-    lanes = _lanes(np.concatenate([*symbols, np.empty(0, np.int64)]), shares)
+    symbols = [part.symbols().astype(np.uint16) for part in parts]
+    lanes = _lanes(np.concatenate([np.empty(0, np.uint16), *symbols]), shares)
     return len(packed).to_bytes(4, "little") + packed + lanes
 
 
@@ -77,13 +87,13 @@ def _split(data: bytes, shapes: Shapes) -> list[Bytes]:
     return matrices
 
 
-def _choose(matrix: Bytes) -> Contexts:
-    """The cheapest of one table, tables by rows, by columns, and by both."""
+def _cheapest(matrix: Bytes) -> Part:
+    """With one table, tables by rows, by columns, or by both."""
     size = np.abs(matrix.view(np.int8).astype(np.int16))
     whole, rows, cols = (_bins(size.mean(axis)) for axis in (None, 1, 0))
     choices = product((np.full_like(rows, whole), rows), (np.full_like(cols, whole), cols))
-    found = [Contexts(row + col.min() - whole, col - col.min()) for row, col in choices]
-    return min(found, key=lambda contexts: _cost(matrix, contexts))
+    parts = [Part(matrix, row + col.min() - whole, col - col.min()) for row, col in choices]
+    return min(parts, key=_cost)
 
 
 def _bins(mean: Any) -> Ints:
@@ -92,10 +102,10 @@ def _bins(mean: Any) -> Ints:
     return log_scale_from_float(at_least).astype(np.int64) // _BIN
 
 
-def _cost(matrix: Bytes, contexts: Contexts) -> float:
-    """Bytes of a matrix by itself: its tables, what they code, and the contexts."""
-    first = Contexts(contexts.row - contexts.row.min(), contexts.col)
-    return _coded_bytes(_counts(first, matrix)) + len(zlib.compress(_numbers(first), 9))
+def _cost(part: Part) -> float:
+    """Bytes of a matrix by itself: its tables, what they code, and the numbers."""
+    first = part.moved(-int(part.row.min()))
+    return _coded_bytes(first.counts()) + len(zlib.compress(first.numbers(), 9))
 
 
 def _coded_bytes(counts: Ints) -> float:
@@ -128,22 +138,6 @@ def _shared(tables: list[Ints]) -> tuple[Ints, list[int]]:
     return np.concatenate([np.empty((0, 256), np.int64), *groups]), starts
 
 
-def _numbers(contexts: Contexts) -> bytes:
-    return np.concatenate((contexts.row, contexts.col)).astype(np.uint8).tobytes()
-
-
-def _symbols(contexts: Contexts, matrix: Bytes) -> Ints:
-    """Bytes with the numbers of their tables above them, row by row."""
-    return contexts.each() << 8 | matrix.ravel()
-
-
-def _counts(contexts: Contexts, matrix: Bytes) -> Ints:
-    """How often each byte is met in each table: (tables, 256)."""
-    tables = int(contexts.row.max() + contexts.col.max()) + 1
-    counts = np.bincount(_symbols(contexts, matrix), minlength=256 * tables)
-    return counts.reshape(tables, 256)
-
-
 def _shares(counts: Ints) -> Ints:
     """Frequencies in parts of 2**15, none lost; even ones for a table that nothing uses."""
     total = int(counts.sum())
@@ -154,7 +148,7 @@ def _shares(counts: Ints) -> Ints:
     return shares
 
 
-def _lanes(symbols: Ints, shares: NDArray[np.uint32]) -> bytes:
+def _lanes(symbols: NDArray[np.uint16], shares: NDArray[np.uint32]) -> bytes:
     """States and words. Steps go backwards, so that the decoder's go forwards."""
     start = (np.cumsum(shares, 1, np.uint32) - shares).ravel()
     share = shares.ravel()
