@@ -7,7 +7,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from core.arch.params import Weights, init_params, num_params
 from core.arch.spec import ModelSpec
 from core.artifact import header
 from core.artifact.container import Artifact, identity, inspect, payload, read, weights, write
-from core.artifact.quant import Packed, Quant, dequantize, quantize
+from core.artifact.quant import Format, Packed, Quant, dequantize, quantize
 from core.artifact.table import dump
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "payload.txt"
@@ -81,6 +81,17 @@ def test_round_trip(make: Callable[[], Artifact], codec: str) -> None:
     for one, two in zip(artifact.tensors, again.tensors, strict=True):
         assert dequantize(one).tobytes() == dequantize(two).tobytes()
         assert one.values.dtype == two.values.dtype
+
+
+@pytest.mark.parametrize("form", get_args(Format))
+def test_every_format_round_trips(form: Format) -> None:
+    quant = Quant(embed=form, attn=form, mlp=form, control=form, mlp_sigmas=3.0, keep_below=0)
+    artifact = tiny_artifact(quant)
+    for codec in ("zlib", "best"):
+        again = read(write(artifact, codec))
+        for one, two in zip(artifact.tensors, again.tensors, strict=True):
+            assert one.values.tobytes() == two.values.tobytes()
+            assert dequantize(one).tobytes() == dequantize(two).tobytes()
 
 
 def test_codecs_outside_the_standard_library() -> None:
