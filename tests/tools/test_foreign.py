@@ -102,7 +102,7 @@ def test_each_format_within_each_wrapper(kind: str, wrapper: str) -> None:
     assert found.parameters == (6 + 3 + 1 + 6 + 4 if kind == "pickle" else 6 + 32 + 4)
 
 
-@pytest.mark.parametrize("protocol", range(2, 6))
+@pytest.mark.parametrize("protocol", range(6))
 def test_each_protocol_of_pickle(protocol: int) -> None:
     assert rows(pickle.dumps(ARRAYS, protocol=protocol)) == ARRAY_ROWS
 
@@ -151,7 +151,15 @@ class Runs:
         return self.call, self.args
 
 
-@pytest.mark.parametrize("protocol", range(2, 6))
+@pytest.mark.parametrize("protocol", range(6))
+def test_an_empty_array(protocol: int) -> None:
+    data = pickle.dumps(
+        {"a": np.zeros((0, 3), np.float32), "b": bytearray(b"x")}, protocol=protocol
+    )
+    assert rows(data) == [("a", (0, 3), "float32", 0)]
+
+
+@pytest.mark.parametrize("protocol", range(6))
 def test_a_pickle_that_runs_a_command_runs_nothing(tmp_path: Path, protocol: int) -> None:
     trace = tmp_path / "trace"
     calls = [Runs(os.system, f"touch {trace}"), Runs(eval, f"open({str(trace)!r}, 'w')")]
@@ -183,7 +191,7 @@ def test_the_machine_agrees_with_pickle_on_plain_values() -> None:
         (1,),
     ]
     value += [(1, 2, 3, 4), [], [[1], [2]], bytearray(b"ab"), "x" * 300, b"y" * 300]
-    for protocol in range(2, 6):
+    for protocol in range(6):
         data = pickle.dumps(value, protocol=protocol)
         found, end = read_pickle(data)
         assert end == len(data)

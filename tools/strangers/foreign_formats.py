@@ -39,6 +39,9 @@ class Tensor:
     bytes: int
 
 
+# How a dict, a list or an object begins in protocols 0 and 1, which have no mark.
+_OLD_PICKLES = (b"(dp", b"(lp", b"(dq", b"(lq", b"}q", b"]q", b"ccollections\n", b"cnumpy.")
+
 Reader = Callable[[bytes, Budget], tuple[str, list[Tensor]]]
 
 
@@ -50,6 +53,8 @@ def reader_of(data: bytes) -> Reader | None:
         return lambda raw, _: ("npy", [_npy("array", raw[: 1 << 16], len(raw))])
     if data[:1] == b"\x80" and len(data) > 2 and 2 <= data[1] <= 5:
         return _legacy if data[2:14] == _LEGACY_TORCH else _pickle
+    if data.startswith(_OLD_PICKLES) and data.endswith(b"."):
+        return _pickle
     if len(data) > 9 and data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
         return _safetensors
     if data[:4] == _GROUPED:

@@ -26,6 +26,7 @@ _STORAGES = {
         *(("ComplexFloat", "complex64"), ("ComplexDouble", "complex128")),
     )
 }
+_BYTES = ("builtins.bytes", "builtins.bytearray")
 _RECONSTRUCT = re.compile(r"numpy\.(_?core)\.multiarray\._reconstruct")
 _SCALAR = re.compile(r"numpy\.(_?core)\.multiarray\.scalar")
 _BUFFER = re.compile(r"numpy\.(_?core)\.numeric\._frombuffer")
@@ -121,14 +122,15 @@ def rebuilt(made: Value, args: tuple[Value, ...]) -> Value:
     if not isinstance(made, Named):
         return Object(name="an object", args=(made, args))
     name = made.name
+    name = name.replace("__builtin__.", "builtins.", 1)  # as Python 2 calls it
     if name in ("collections.OrderedDict", "builtins.dict", "collections.defaultdict"):
         return Object(name="a dict", args=args) if args else Table()
     if name == "_codecs.encode" and args and isinstance(args[0], str):
         return args[0].encode("latin-1", "replace")
     if name in ("torch.Size", "builtins.tuple", "builtins.list", "builtins.set") and len(args) == 1:
         return args[0]
-    if name in ("builtins.bytearray", "builtins.bytes", "__builtin__.bytearray") and args:
-        return args[0] if isinstance(args[0], bytes) else b""
+    if name in _BYTES:
+        return as_bytes(args)
     if name == "numpy.dtype" and args:
         code = args[0].name.rsplit(".", 1)[-1] if isinstance(args[0], Named) else args[0]
         return DType(name=dtype_name(code) if isinstance(code, str) else "unknown")
@@ -141,6 +143,14 @@ def rebuilt(made: Value, args: tuple[Value, ...]) -> Value:
     if _SCALAR.fullmatch(name) and len(args) == 2:
         return _numpy(args[1], args[0], ())
     return Object(name=name, args=args)
+
+
+def as_bytes(args: tuple[Value, ...]) -> bytes:
+    """Of the arguments of bytes and bytearray; older protocols write text and its encoding."""
+    raw = args[0] if args else b""
+    if isinstance(raw, str):
+        return raw.encode("latin-1", "replace")
+    return raw if isinstance(raw, bytes) else b""
 
 
 def _torch(name: str, args: tuple[Value, ...]) -> Value:

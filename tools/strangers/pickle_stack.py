@@ -44,10 +44,13 @@ class Machine:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def line(self) -> str:
+        return self.raw_line().decode("utf-8", "backslashreplace")
+
+    def raw_line(self) -> bytes:
         end = self.data.find(b"\n", self.at, self.at + _MAX_LINE)
         if end < 0:
             raise ValueError("the pickle has a line without an end")
-        return self.take(end + 1 - self.at)[:-1].decode("utf-8", "backslashreplace")
+        return self.take(end + 1 - self.at)[:-1]
 
     def pop(self) -> Value:
         if not self.stack:

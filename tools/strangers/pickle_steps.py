@@ -200,7 +200,7 @@ OPCODES: dict[int, Callable[[Machine], None]] = {
     ord("S"): quoted,
     ord("T"): _sized("<i", latin),
     ord("U"): _sized("<B", latin),
-    ord("V"): lambda m: m.push(m.line()),
+    ord("V"): lambda m: m.push(m.raw_line().decode("raw-unicode-escape", "replace")),
     ord("X"): _sized("<I", utf8),
     ord("]"): _new(list),
     ord("a"): _append,
