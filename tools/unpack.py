@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tools.say import UsageError, complain, note, print_json
-from tools.strangers.packed import MAX_FILE_BYTES, Module, Unpacked, unpack_script
+from tools.strangers.bounded import Budget
+from tools.strangers.packed import LIMIT_BYTES, MAX_FILE_BYTES, Module, Unpacked, unpack_script
 
 MAX_SCRIPTS = 64  # of a folder
+MAX_FOLDERS = 1000  # below it
 _SAFE = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_\-.]{0,99}")
 
 
@@ -31,31 +34,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if (args.path is None) == (args.diff is None):
         raise UsageError("give one script or folder, or --diff A B")
+    if args.diff and args.out:
+        raise UsageError("--out is for the source of one; --diff A B > FILE keeps a comparison")
     if args.diff:
-        return _diff(args.diff)
+        return _diff(args.diff, args.json)
     found = unpack_path(args.path)
+    written = _write(all_modules(found), args.out) if args.out else []
     if args.json:
-        print_json(as_json(found))
+        print_json({**as_json(found), "written": [str(path) for path in written]})
     elif args.out:
-        _write(all_modules(found), args.out)
+        sys.stdout.writelines(f"{path}\n" for path in written)
     else:
         sys.stdout.write(text_of_modules(all_modules(found)))
     return _told(found)
 
 
 def unpack_path(path: Path) -> list[Unpacked]:
-    """Each script at a path: of a file that file, of a folder its .py files, in name order."""
-    if path.is_dir():
-        scripts = sorted(one for one in path.glob("*.py") if one.is_file())
-        if not scripts:
-            raise ValueError(f"{path}: a folder without a .py file; expected a script in it")
-        if len(scripts) > MAX_SCRIPTS:
-            raise ValueError(f"{path}: {len(scripts)} scripts, more than {MAX_SCRIPTS}")
-    elif path.is_file():
-        scripts = [path]
-    else:
+    """Each script at a path: of a file that file, of a folder every .py file, in name order."""
+    if path.is_file():
+        return [unpack_script(_bytes(path), path.name)]
+    if not path.is_dir():
         raise ValueError(f"{path}: no such file or folder")
-    return [unpack_script(_bytes(script), script.name) for script in scripts]
+    scripts = sorted(_scripts(path))
+    if not scripts:
+        raise ValueError(f"{path}: a folder without a .py file; expected a script in it")
+    budget = Budget(LIMIT_BYTES)
+    return [unpack_script(_bytes(one), one.relative_to(path).as_posix(), budget) for one in scripts]
+
+
+def _scripts(root: Path) -> list[Path]:
+    """The .py files below a folder, but for hidden folders; links are not followed."""
+    found: list[Path] = []
+    for at, (place, folders, names) in enumerate(os.walk(root)):
+        folders[:] = [one for one in folders if not one.startswith((".", "__pycache__"))]
+        paths = [Path(place) / name for name in names if name.endswith(".py")]
+        found += [path for path in paths if path.is_file() and not path.is_symlink()]
+        if len(found) > MAX_SCRIPTS or at > MAX_FOLDERS:
+            many = f"more than {MAX_SCRIPTS} scripts or {MAX_FOLDERS} folders"
+            raise ValueError(f"{root}: {many}; name the script, or the folder that holds it")
+    return found
 
 
 def _bytes(path: Path) -> bytes:
@@ -64,14 +81,14 @@ def _bytes(path: Path) -> bytes:
 
 
 def all_modules(found: Sequence[Unpacked]) -> list[Module]:
-    """The modules of all scripts; of several scripts, each with its script's name before it."""
+    """The code of all scripts; of several scripts, each with its script's name before it."""
     if len(found) == 1:
-        return list(found[0].modules)
+        return list(found[0].sources)
     named = []
     for one in found:
-        stem = Path(one.subject).stem
-        for module in one.modules:
-            name = module.name if module.name == stem else f"{stem}/{module.name}"
+        stem = one.subject.removesuffix(".py")
+        for module in one.sources:
+            name = stem if module.name == Path(stem).name else f"{stem}/{module.name}"
             named.append(Module(name=name, source=module.source))
     return named
 
@@ -106,11 +123,12 @@ def safe_name(name: str) -> str:
     return f"{short if _SAFE.fullmatch(short) else 'module'}.py"
 
 
-def _write(modules: Sequence[Module], folder: Path) -> None:
+def _write(modules: Sequence[Module], folder: Path) -> list[Path]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is there already; expected a new or empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
+    written: list[Path] = []
     for module in modules:
         stem = safe_name(module.name).removesuffix(".py")
         name, number = f"{stem}.py", 2
@@ -118,17 +136,22 @@ def _write(modules: Sequence[Module], folder: Path) -> None:
             name, number = f"{stem}-{number}.py", number + 1
         taken.add(name.lower())
         (folder / name).write_text(_printable(module.source), encoding="utf-8", newline="")
-        print(folder / name)
+        written.append(folder / name)
+    return written
 
 
-def _diff(paths: Sequence[Path]) -> int:
+def _diff(paths: Sequence[Path], as_data: bool) -> int:
     """0 where both are the same source, 1 where they differ or cannot be told."""
     found = [unpack_path(path) for path in paths]
     texts = [text_of_modules(all_modules(one)).splitlines(keepends=True) for one in found]
     names = [str(path) for path in paths]
     lines = list(difflib.unified_diff(texts[0], texts[1], names[0], names[1]))
-    for line in lines:
-        sys.stdout.write(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n")
+    whole = [x if x.endswith("\n") else f"{x}\n\\ No newline at end of file\n" for x in lines]
+    if as_data:
+        sides = dict(zip("ab", map(as_json, found), strict=True))
+        print_json({"same": not lines, "diff": "".join(whole), **sides})
+    else:
+        sys.stdout.writelines(whole)
     open_ends = [_told(one) for one in found]
     return 1 if lines or any(open_ends) else 0
 
@@ -136,8 +159,8 @@ def _diff(paths: Sequence[Path]) -> int:
 def _told(found: Sequence[Unpacked]) -> int:
     """What stays open goes to stderr, and makes 1 of the exit code."""
     for one in found:
-        if one.loader_bytes:
-            note(f"{one.subject}: packed; {one.loader_bytes:,} bytes of loader are not shown")
+        if one.loader_bytes and not one.loaders:
+            note(f"{one.subject}: packed; {one.loader_bytes:,} bytes of loader, which only decode")
         for sentence in one.unresolved:
             complain(_line(sentence))
     return int(any(one.unresolved for one in found))

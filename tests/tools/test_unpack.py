@@ -286,6 +286,65 @@ def test_a_folder_and_json(records: Path, capsys: pytest.CaptureFixture[str]) ->
     assert out == f"# --- helper ---\ny = 2\n# --- train_gpt ---\n{SOURCE}"
 
 
+LOADERS = {  # what stands around the payload: (lines before, lines behind, part that is shown)
+    "a request": ("import requests\nW = requests.get('http://a').content", "", "requests.get"),
+    "a file": ("W = open('/home/w.bin').read()", "", "open('/home/w.bin')"),
+    "code behind it": ("", "def train(x):\n    return x", "def train"),
+    "a name for it": ("SEED = '7'", "", "SEED = '7'"),
+    "another payload": (f"W = {'x' * 300!r}", "", "300 characters, SHA-256"),
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_loader_that_does_more_is_shown(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, behind, shown = LOADERS[name]
+    plain, more = tmp_path / "plain.py", tmp_path / "more.py"
+    plain.write_text(f"import zlib\nexec(zlib.decompress({Z!r}))\n")
+    more.write_text(f"import zlib\n{before}\nexec(zlib.decompress({Z!r}))\n{behind}\n")
+    assert unpack_script(plain.read_bytes(), "plain.py").loaders == ()
+    found = unpack_script(more.read_bytes(), "more.py")
+    assert [one.source for one in found.modules] == [SOURCE] and repr(Z) not in repr(found.loaders)
+    assert shown in found.loaders[0].source
+    assert main(["unpack", str(more)]) == 0
+    assert shown in capsys.readouterr().out
+    assert main(["unpack", "--diff", str(plain), str(more)]) == 1
+    assert shown in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", ["def compile(*words): pass", "for lzma in (): pass"])
+def test_a_loader_that_replaces_what_runs_stays_open(line: str) -> None:
+    found = unpack_script(
+        f"import zlib, lzma\n{line}\nexec(zlib.decompress({Z!r}))".encode(), "s.py"
+    )
+    assert any("puts something else in the place of" in said for said in found.unresolved)
+
+
+def test_a_folder_below_a_folder(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (records / "pkg").mkdir()
+    (records / "pkg" / "deep.py").write_text("z = 3\n")
+    (records / ".git").mkdir()
+    (records / ".git" / "hook.py").write_text("hidden = 1\n")
+    assert main(["unpack", str(records)]) == 0
+    out = capsys.readouterr().out
+    assert "# --- pkg/deep ---\nz = 3\n" in out and "hidden" not in out
+
+
+def test_diff_as_data(records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other.py"
+    other.write_text("y = 2\n")
+    words = ["unpack", "--diff", str(records / "train_gpt.py"), str(other)]
+    assert main([*words, "--json"]) == 1
+    fields = json.loads(capsys.readouterr().out)
+    assert not fields["same"] and "+y = 2\n" in fields["diff"]
+    assert fields["a"]["scripts"] == ["train_gpt.py"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    assert main(["unpack", str(other), "--json", "--out", str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    assert (tmp_path / "out" / "other.py").read_text() == "y = 2\n"
+
+
 def test_diff(records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script, other = records / "train_gpt.py", tmp_path / "plain.py"
     other.write_text(SOURCE, encoding="utf-8")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from tools.strangers.bounded import Budget, OverBudget, Zip
+from tools.strangers.loaders import loader_of, shadowed
 from tools.strangers.script_source import MAX_CODE, Parsed, parse, parse_start, text_of
 from tools.strangers.script_statements import Sink, Statements
 from tools.strangers.script_values import Scope, TooLong, Work
@@ -48,16 +49,23 @@ class Unpacked:
     modules: tuple[Module, ...]
     unresolved: tuple[str, ...]
     loader_bytes: int = 0  # of scripts around the modules, without what they hold packed
+    loaders: tuple[Module, ...] = ()  # what these do beside decoding, their literals as marks
+
+    @property
+    def sources(self) -> tuple[Module, ...]:
+        """All that is code of it: what loaders do, then the modules."""
+        return (*self.loaders, *self.modules)
 
 
-def unpack_script(data: bytes, subject: str) -> Unpacked:
+def unpack_script(data: bytes, subject: str, budget: Budget | None = None) -> Unpacked:
     """Layers and innermost source of a script; a plain script is its own only module.
 
-    Nothing is executed. Raises ValueError where `data` are no Python, or stand for too much.
+    Nothing is executed. Several scripts may share a budget. Raises ValueError where `data` are no
+    Python, or stand for too much.
     """
     if len(data) > MAX_FILE_BYTES:
         raise ValueError(f"{subject}: {len(data):,} bytes, more than {MAX_FILE_BYTES:,}")
-    reader = _Reader(PurePosixPath(subject).stem or "script")
+    reader = _Reader(PurePosixPath(subject).stem or "script", budget or Budget(LIMIT_BYTES))
     try:
         if _zip_start(data):
             reader.archive(data, 1, MAX_CODE)
@@ -74,6 +82,7 @@ def unpack_script(data: bytes, subject: str) -> Unpacked:
         modules=tuple(reader.modules),
         unresolved=tuple(dict.fromkeys(reader.unresolved)),
         loader_bytes=reader.loader_bytes,
+        loaders=tuple(reader.loaders),
     )
 
 
@@ -86,11 +95,12 @@ def _zip_start(data: bytes) -> bool:
 class _Reader:
     """Follows what scripts would run, script by script, inwards."""
 
-    def __init__(self, stem: str) -> None:
+    def __init__(self, stem: str, budget: Budget) -> None:
         self.stem = stem
-        self.work = Work(Budget(LIMIT_BYTES))
+        self.work = Work(budget)
         self.layers: list[Layer] = []
         self.modules: list[Module] = []
+        self.loaders: list[Module] = []
         self.unresolved: list[str] = []
         self.loader_bytes = 0
         self._code = 0
@@ -119,8 +129,23 @@ class _Reader:
             self._add(name, text)
         else:
             self.loader_bytes += parsed.own
+            self._load(name, parsed, inner)
         for sink in inner:
             self._follow(sink, name, file, depth, room - parsed.code, scope)
+
+    def _load(self, name: str, parsed: Parsed, inner: list[Sink]) -> None:
+        """What a loader does beside decoding what is followed from it."""
+        made = [step for sink in inner if sink.content for step in self.work.chain(sink.content)]
+        decoded = {step.source for step in made} | {sink.content for sink in inner}
+        try:
+            source = loader_of(parsed.tree, parsed.literals, decoded)
+        except (ValueError, RecursionError) as error:
+            self.unresolved.append(f"{name}: its loader is not to be shown: {error!s:.100}")
+        else:
+            if source and len(self.loaders) < MAX_MODULES:
+                self.loaders.append(Module(name=f"{name}.loader", source=source))
+        if odd := shadowed(parsed.tree):
+            self.unresolved.append(f"{name}: {odd}: what it runs may be something else")
 
     def _is_payload(self, sink: Sink) -> bool:
         """Decoded, or written for another Python to run; a spelled-out line of code is neither."""
