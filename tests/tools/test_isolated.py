@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.strangers import isolated
+from tools.strangers.confined import landlock_version
 from tools.strangers.isolated import Limits, Outcome, network_shell, python, run_isolated
 
 
@@ -54,6 +56,66 @@ def test_files_and_memory_are_bounded(tmp_path: Path) -> None:
     assert big.code != 0 and (tmp_path / "big").stat().st_size <= 100_000
     limits = Limits(seconds=60, memory_bytes=1_000_000_000)
     assert "MemoryError" in run(tmp_path, "bytes(2_000_000_000)", limits).output
+
+
+def test_memory_is_watched_with_all_it_started(tmp_path: Path) -> None:
+    if not Path("/proc/self/stat").is_file():
+        pytest.skip("this system does not tell the memory of processes")
+    child = "import time; x = bytearray(b'x' * 300_000_000); time.sleep(60)"
+    code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])"
+    limits = Limits(seconds=60, resident_bytes=200_000_000)
+    done = run(tmp_path, code, limits)
+    assert done.over_memory and not done.timed_out and done.seconds < 40
+    assert "200,000,000 bytes of memory (watched)" in done.isolation
+    assert not run(tmp_path, "print(1)", limits).over_memory
+
+
+TOUCHES = """
+import os, sys
+def attempt(name, call):
+    try:
+        call()
+        print(name, "done")
+    except OSError as error:
+        print(name, type(error).__name__)
+attempt("inside", lambda: open("x", "w").write("1"))
+attempt("null", lambda: open(os.devnull, "w").write("1"))
+attempt("given", lambda: open(sys.argv[1]).read())
+attempt("written", lambda: open(sys.argv[2], "w"))
+attempt("read", lambda: open(sys.argv[3]).read())
+"""
+
+
+@pytest.mark.parametrize("landlock", [True, False])
+def test_files_outside_are_out_of_reach(
+    landlock: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if landlock and not landlock_version():
+        pytest.skip("this kernel has no Landlock")
+    given, secret, folder = tmp_path / "given", tmp_path / "secret", tmp_path / "folder"
+    given.write_text("data")
+    secret.write_text("secret")
+    folder.mkdir()
+    (folder / "script.py").write_text(TOUCHES)
+    if not landlock:  # as on a system without: the same file, which asks for another call
+        other = tmp_path / "confined.py"
+        other.write_text(isolated.LIMITER.read_text().replace("= 444,", "= -1,"))
+        monkeypatch.setattr(isolated, "LIMITER", other)
+        monkeypatch.setattr(isolated, "landlock_version", lambda: 0)
+    words = [*python(Path("script.py")), str(given), str(tmp_path / "new"), str(secret)]
+    limits = Limits(seconds=60, confined=True, readable=(str(given),))
+    done = run_isolated(words, folder, {}, limits)
+    told = dict(line.split() for line in done.output.splitlines())
+    refused = "PermissionError" if landlock else "done"  # reading is no more than watched
+    assert told == {
+        "inside": "done",
+        "null": "done",
+        "given": "done",
+        "written": "PermissionError",
+        "read": refused,
+    }
+    assert not (tmp_path / "new").exists()
+    assert ("held by Landlock" if landlock else "Python watched") in done.isolation
 
 
 def test_the_network_is_gone_where_the_answer_says_so(tmp_path: Path) -> None:
