@@ -231,6 +231,30 @@ def test_a_run_of_ours(text: Text, tmp_path: Path) -> None:
     assert read_log(folder.path).notes == ("recipe.json is not JSON",)
 
 
+@pytest.mark.parametrize(
+    "line, size",
+    [
+        ("Serialized model int8+zlib: 15.82 MB", None),
+        ("Serialized model int8+zlib: 15 MiB", None),
+        ("Serialized model int8+zlib: 15.82 MB (15815847 bytes)", 15_815_847),
+        ("Serialized model int8+zlib: 15,815,847 bytes", 15_815_847),
+    ],
+)
+def test_a_rounded_size_is_none(line: str, size: int | None) -> None:
+    assert read_text(line, "train.log").model_bytes == size
+
+
+def test_what_a_tokenizer_loses_is_told() -> None:
+    line = 'final_int8_zlib_roundtrip_exact val_loss:2.0 val_bpb:1.2 lossy:"folded to lower case"'
+    assert read_text(line, "train.log").lossy == "folded to lower case"
+    assert read_text(line.split(" lossy")[0], "train.log").lossy is None
+
+
+def test_the_header_and_the_score_are_kept_apart() -> None:
+    log = read_text("val_tokens:23662\nfinal_int8_exact val_loss:2.0 val_bpb:1.2 tokens:2366", "x")
+    assert (log.stated_tokens, log.tokens) == (23_662, 2_366)
+
+
 def test_what_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_log(tmp_path / "none").missing == ("the file",)
     assert read_log(tmp_path).missing == ("the file",)

@@ -8,17 +8,14 @@ foreign text: only its first characters are looked at, and every pattern takes l
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 LINE_CHARACTERS = 2_000  # of a line are read; no known line of results is longer than 400
-MAX_SETTINGS = 2_000
-SETTING_CHARACTERS = 500
 UNITS_MS = {"ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
-_NUMBER = r"(nan|[-+]?inf|[-+]?\d{1,15}(?:\.\d{0,20})?(?:e[-+]?\d{1,3})?)"
+NUMBER = r"(nan|[-+]?inf|[-+]?\d{1,15}(?:\.\d{0,20})?(?:e[-+]?\d{1,3})?)"
 _STAMP = re.compile(
     r"\s*(?:\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?\]?|\[[^\]]{0,40}\])[ :|-]*"
 )
@@ -27,24 +24,15 @@ _STOP = re.compile(r"stopp(?:ing_early|ed):\s?(?:wallclock_cap\s)?")
 _STOP_STEP = re.compile(r"\bstep:\s?(\d{1,9})/(\d{1,9})")
 _SIZE = re.compile(
     r"\s*((?:serialized[ _]model|code size|total submission size|total artifact)[^:]{0,80}):"
-    r"\s{0,4}(\d[\d,]{0,17})\b",
+    r"\s{0,4}(?:[\d.]{1,18}\s?[kMG]i?B\s?\(\s?)?(\d[\d,]{0,17})\b(?!\.\d|\s?[kMG]i?B\b)",
     re.IGNORECASE,
-)
-_SETTING = re.compile(r"\s{1,8}([A-Za-z_][\w.]{0,60}):(?: (.*))?$")
-_PAIR = re.compile(r"([A-Za-z_][\w.]{0,60})[:=](.+)")
+)  # a size that is rounded to kilobytes or megabytes is none
+_LOSSY = re.compile(r"\blossy:\s?(\"[^\"]{0,400}\"?|\S{1,100})")
 _SUBSET = re.compile(r"\bsubset:\s?(\{[^}]{0,400}\}|[\w.-]{1,60})")
-_MODIFIED = re.compile(r"\bmodified:\s?(.{1,400})")
 _BEFORE = re.compile(r"pre[-_ ]?quant|(?:un|non|not)[-_ ]?quant|post[-_ ]?ema", re.IGNORECASE)
 _AFTER = re.compile(
     r"quant|int\d|fp[48]\b|ternary|gptq|roundtrip|ttt|sliding|final|artifact", re.IGNORECASE
 )
-_PHASES = {  # name: what a script says it spent there
-    "gptq_reserve_s": re.compile(rf"gptq:reserving {_NUMBER}s"),
-    "hessians_s": re.compile(rf"gptq:(?:collected|calibrated).{{0,80}} in {_NUMBER}s", re.I),
-    "total_eval_s": re.compile(rf"total_eval_time:\s?{_NUMBER}s"),
-}
-_OWN_PHASES = re.compile(rf"(\w{{1,30}}):{_NUMBER}s\b")
-_COUNTERS = ("warmup_step", "loop_warmup_step", "step", "warmup_cu_buckets")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +62,7 @@ class ValLine:
     tokens: int | None
     bytes: int | None
     subset: str | None
+    lossy: str | None = None  # what the tokenizer loses of the text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +77,7 @@ class FinalLine:
     tokens: int | None
     bytes: int | None
     subset: str | None
+    lossy: str | None = None  # what the tokenizer loses of the text
 
     @property
     def after_quantization(self) -> bool:
@@ -138,46 +128,6 @@ def unstamped(line: str) -> str:
     return line[match.end() :] if match else line
 
 
-def setting(line: str) -> tuple[str, str] | None:
-    """An indented row of hyperparameters: name and value."""
-    match = _SETTING.match(line)
-    return None if match is None else (match[1], (match[2] or "").strip())
-
-
-def pairs(line: str) -> Iterator[tuple[str, str]]:
-    """The pairs of a line of nothing but `name:value` or `name=value`, and of our first one, which
-    may end in a sentence.
-    """
-    found = [_PAIR.fullmatch(word) for word in line.split()]
-    for match in found if all(found) or line.startswith("recipe:") else ():
-        if match is not None and match[1] not in _COUNTERS:
-            yield match[1], match[2]
-
-
-def stated_tokens(line: str) -> int | None:
-    """The scored tokens that a header states, as val_tokens or beside the loader's pattern."""
-    if "val_tokens" in line:
-        return count(line, "val_tokens")
-    if "target_tokens" in line:
-        return count(line, "target_tokens")
-    return count(line, "tokens") if line.startswith("val_loader:") else None
-
-
-def phases(line: str) -> Iterator[tuple[str, float]]:
-    """Seconds that the line says were spent on a part of the run."""
-    if line.startswith("phases "):
-        yield from ((name + "_s", float(value)) for name, value in _OWN_PHASES.findall(line))
-    timed = line[:20].lower().startswith(("gptq:", "total_eval_time"))
-    for name, pattern in _PHASES.items() if timed else ():
-        if match := pattern.search(line):
-            yield name, float(match[1])
-
-
-def modified(line: str) -> str | None:
-    match = _MODIFIED.search(line) if "modified:" in line else None
-    return match[1].strip() if match else None
-
-
 def number(line: str, name: str) -> float | None:
     match = _named(name).search(line)
     return float(match[1]) if match else None
@@ -196,7 +146,7 @@ def milliseconds(line: str, name: str) -> float | None:
 
 @cache
 def _named(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(?:^|[\s,|({{]){re.escape(name)}\s?[:=]\s?{_NUMBER}(ms|s|m)?\b", re.I)
+    return re.compile(rf"(?:^|[\s,|({{]){re.escape(name)}\s?[:=]\s?{NUMBER}(ms|s|m)?\b", re.I)
 
 
 def _progress(at: int, line: str) -> StepLine | ValLine | None:
@@ -234,10 +184,12 @@ def _final(at: int, line: str) -> FinalLine | None:
 def _over(line: str) -> dict[str, Any]:
     """What a score was taken over, where the line says so."""
     subset = _SUBSET.search(line)
+    lossy = _LOSSY.search(line)
     return {
         "tokens": count(line, "tokens"),
         "bytes": count(line, "bytes"),
         "subset": subset[1] if subset else None,
+        "lossy": lossy[1].strip('"') if lossy else None,
     }
 
 

@@ -8,13 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.strangers.log_lines import (
-    LINE_CHARACTERS,
-    MAX_SETTINGS,
-    SETTING_CHARACTERS,
-    StepLine,
-    read_line,
-)
+from tools.strangers.log_headers import MAX_SETTINGS, SETTING_CHARACTERS
+from tools.strangers.log_lines import LINE_CHARACTERS, StepLine, read_line
 
 RECIPE_BYTES = 1 << 20
 

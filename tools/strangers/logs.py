@@ -14,10 +14,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tools.strangers.log_lines import (
-    LINE_CHARACTERS,
+from tools.strangers.log_headers import (
     MAX_SETTINGS,
     SETTING_CHARACTERS,
+    modified,
+    pairs,
+    part_of,
+    phases,
+    setting,
+    stated_tokens,
+)
+from tools.strangers.log_lines import (
+    LINE_CHARACTERS,
     FinalLine,
     Line,
     SizeLine,
@@ -25,17 +33,12 @@ from tools.strangers.log_lines import (
     StopLine,
     ValLine,
     count,
-    modified,
-    pairs,
-    phases,
     read_line,
-    setting,
-    stated_tokens,
 )
 from tools.strangers.log_source import recipe_settings, source_end
 
-MAX_BYTES = 64 << 20  # of a log; the longest public one has 2 MB
-MAX_LINES = 1_000_000
+MAX_BYTES = 16 << 20  # of a log; the longest public one has 2 MB
+MAX_LINES = 200_000
 
 _SEED_IN_NAME = re.compile(r"(?:^|[^a-z])(?:seed|s)[-_]?(\d{1,10})(?!\d)", re.IGNORECASE)
 
@@ -62,6 +65,8 @@ class RunLog:
     train_shards: int | None = None
     tokens: int | None = None  # scored: of the score's line, else of the header
     bytes: int | None = None  # scored, where the score's line says so: in our own logs
+    stated_tokens: int | None = None  # of the validation text, as the header says
+    lossy: str | None = None  # what the tokenizer loses, where a score says so
     subset: str | None = None  # why the score is not one of the whole split
     modified: str | None = None  # what was changed in the model that was scored
     embedded_source: str | None = None  # to the byte, but for what is not UTF-8
@@ -159,6 +164,7 @@ def _header(lines: list[str], found: list[Line], first: int) -> dict[str, Any]:
         "seed": _whole(settings.get("seed")),
         "tokens": tokens[-1] if tokens else None,
         "phases_s": dict(pair for line in lines for pair in phases(line)),
+        "lossy": next((x.lossy for x in found if isinstance(x, ValLine) and x.lossy), None),
         "modified": next((said for line in lines if (said := modified(line))), None),
     }
 
@@ -197,19 +203,17 @@ def _judged(log: RunLog, subject: str) -> RunLog:
     """The log with what only the whole of it tells: labels of its score, seed, what is missing."""
     score, notes = log.score, list(log.notes)
     named = _SEED_IN_NAME.search(Path(subject).stem)
-    seed = log.seed
-    if named and seed is None:
-        seed = int(named[1])
+    seed = int(named[1]) if named and log.seed is None else log.seed
     if named and seed != int(named[1]):
         notes.append(f"its name says seed {named[1]}, its text {seed}")
-    fraction = log.hyperparameters.get("val_doc_fraction", "1")
-    part = None if re.fullmatch(r"1(\.0*)?", fraction) else f"val_doc_fraction {fraction}"
     judged = replace(
         log,
         seed=seed,
         tokens=score.tokens if score and score.tokens is not None else log.tokens,
         bytes=score.bytes if score else None,
-        subset=score.subset if score and score.subset else part,
+        stated_tokens=log.tokens,
+        lossy=next((x.lossy for x in log.finals if x.lossy), log.lossy),
+        subset=score.subset if score and score.subset else part_of(log.hyperparameters),
         notes=tuple(notes),
     )
     return replace(judged, missing=_missing(judged))
