@@ -8,7 +8,6 @@ machine is in any of them. The folder is checked as `golf check` does before it 
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from core.data.findings import Finding
 from tools.check import check
+from tools.checks.plain_json import is_date
 from tools.checks.report import plain
 from tools.say import UsageError, note, print_fields, print_json
 from tools.submission.files import NON_RECORD, RECORD, TRACKS, About, folder_files, track_of
@@ -88,8 +88,13 @@ def _about(args: argparse.Namespace, runs: Sequence[Run]) -> About:
             raise UsageError(f"{word} is for submissions that are no record, not --track {track}")
     if track == RECORD and runs[0].backend != "torch":
         raise ValueError(f"a record is trained with torch, these runs with {runs[0].backend}")
-    if args.date and not re.fullmatch(r"\d{4}-\d\d-\d\d", args.date):
-        raise UsageError(f"--date {args.date}: expected as 2026-03-18")
+    lossy = [one for one in runs if one.log.lossy]
+    if track == RECORD and lossy:
+        raise ValueError(
+            f"{lossy[0].folder}: its score is lossy ({lossy[0].log.lossy:.80}): no record"
+        )
+    if args.date and not (len(args.date) == 10 and is_date(args.date)):
+        raise UsageError(f"--date {args.date}: expected a day, as 2026-03-18")
     return About(
         author=args.author,
         github_id=args.github_id,

@@ -67,7 +67,7 @@ RULES = (
     ),
     Rule(
         id="self-contained",
-        what="the script names no path outside its folder and loads nothing from the network",
+        what="the code names no path outside its folder and loads nothing from the network",
         source="task README, artifact is self-contained; pull request 1603",
     ),
     Rule(
@@ -107,18 +107,23 @@ RULES = (
     ),
     Rule(
         id="score",
-        what="the scores claimed are those of the logs' last lines after quantization",
+        what="the scores claimed, README included, are those of the logs' last lines",
         source="pull requests 86 and 2124",
     ),
     Rule(
         id="numbers",
-        what="every number of submission.json stands in a log to its digits, or follows from some",
+        what="every number of submission.json is, to its digits, what the log of its seed says",
         source="pull requests 86, 2071 and 2124",
     ),
     Rule(
         id="whole split",
         what="the score is of the whole validation split and of the model as it was trained",
         source="task README; pull requests 1854, 1881 and 2039",
+    ),
+    Rule(
+        id="lossless",
+        what="the score is of the text itself: the tokenizer gives back what it was given",
+        source="issue 1604; pull requests 1578 and 1670",
     ),
     Rule(
         id="implied bytes",
@@ -147,7 +152,7 @@ RULES = (
     ),
     Rule(
         id="starts",
-        what="the script starts in a copy of its folder",
+        what="the script starts in a copy of its folder, and prints a step of training",
         source="task README, the script must compile and run within the records folder",
     ),
 )

@@ -11,9 +11,11 @@ from typing import Any
 
 TOKENS, BYTES = 62_021_632, 151_080_363
 MODEL, SOURCE = 15_800_000, "import torch\nprint(torch.__version__)\n"
+MODELS = {1337: MODEL, 42: MODEL - 511, 7: MODEL - 1024}  # compressed, by seed
 LOSSES = {1337: 2.0601, 42: 2.0612, 7: 2.0609}
-LOG = """world_size:8 grad_accum_steps:1
-train_batch_tokens:524288 train_seq_len:1024 iterations:20000 max_wallclock_seconds:600.000
+LOG = """world_size:{ranks} grad_accum_steps:1
+{limit}train_batch_tokens:524288 train_seq_len:1024 iterations:20000 max_wallclock_seconds:600.000
+val_bpb:enabled tokenizer_kind=sentencepiece tokenizer_path={tokenizer}
 val_loader:shards pattern=./data/fineweb_val_*.bin tokens:{tokens}
 seed:{seed}
 step:0/20000 val_loss:6.9357 val_bpb:4.1077 train_time:0ms step_avg:0.01ms
@@ -31,7 +33,16 @@ NVIDIA H100 80GB HBM3
 
 def log_of(seed: int, loss: float, code: int, **other: Any) -> str:
     bpb = loss / math.log(2.0) * TOKENS / BYTES
-    told = {"tokens": TOKENS, "train_ms": 600_044, "model": MODEL, "total": MODEL + code, **other}
+    model = MODELS.get(seed, MODEL)
+    places = {"ranks": 8, "tokenizer": "./a_1024.model", "limit": ""}
+    told = {
+        **places,
+        "tokens": TOKENS,
+        "train_ms": 600_044,
+        "model": model,
+        "total": model + code,
+        **other,
+    }
     return LOG.format(seed=seed, loss=loss, bpb=bpb, code=code, **told)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,20 @@ import pytest
 
 from core.score.rules import BY_ID, RULES, VALIDATION_BYTES
 from tests.conftest import Text
-from tests.tools.records import BYTES, LOSSES, log_of, write_record
+from tests.tools.records import BYTES, LOSSES, MODEL, log_of, write_record
 from tools.bundling.script import bundle
+from tools.checks.bytes import itemise
+from tools.checks.case import open_case
 from tools.checks.folder import MAX_ENTRIES
 from tools.checks.plain_json import agrees, parse
+from tools.checks.reach_paths import outside
 from tools.checks.recipe import other_script
 from tools.checks.report import cell, plain
-from tools.checks.script import is_named, outside
+from tools.checks.script import is_named
+from tools.checks.settings import unlike
 from tools.main import main
 from tools.strangers.isolated import network_shell
-from tools.strangers.logs import read_text
+from tools.strangers.logs import MAX_BYTES, read_text
 from tools.strangers.packed import unpack_script
 
 Capture = pytest.CaptureFixture[str]
@@ -59,7 +64,8 @@ STRANGE = {  # what is done: (log 42, fields of submission.json, files), status,
     "601.1 s of training": ({"train_ms": 601_100}, {}, {}, "FAIL", "training time"),
     "no size of the model": ({"model": "", "total": ""}, {}, {}, "UNDECIDED", "cap"),
     "over the cap as shipped": ({"model": 15_999_999}, {}, {}, "FAIL", "cap"),
-    "one seed's score": ({}, {"val_bpb": 1.2201}, {}, "UNDECIDED", "score"),
+    "one seed's score of several": ({}, {"val_bpb": 1.2201}, {}, "FAIL", "score"),
+    "one seed's score": ({}, {"val_bpb": 1.2201, "seeds": [1337]}, {}, "UNDECIDED", "score"),
     "a score of no log": ({}, {"val_bpb": 1.2203}, {}, "FAIL", "score"),
     "the score on the way": ({}, {"val_bpb": 1.2150}, {}, "FAIL", "score"),
     "few digits": ({}, {"val_bpb": 1.22}, {}, "UNDECIDED", "score"),
@@ -71,6 +77,39 @@ STRANGE = {  # what is done: (log 42, fields of submission.json, files), status,
     "a helper, large": ({}, {}, {"more.py": "#" * 300_000}, "UNDECIDED", "cap"),
     "a tokenizer": ({}, {}, {"x.model": "#" * 300_000}, "UNDECIDED", "cap"),
     "two runs": ({}, {"seeds": [1337, 7]}, {"train_seed42.log": None}, "FAIL", "seeds"),
+    "seeds as texts": ({}, {"seeds": ["1337", "42", "7", "99"]}, {}, "FAIL", "logs"),
+    "no day of the calendar": ({}, {"date": "2026-99-99"}, {}, "FAIL", "schema"),
+    "an invented row": ({}, {"seed_results": {"best": {"val_bpb": 1.05}}}, {}, "FAIL", "score"),
+    "a plain number for a seed": ({}, {"seed_results": {"42": 1.05}}, {}, "FAIL", "score"),
+    "time of a step on the way": ({}, {"train_seconds": 565.0}, {}, "FAIL", "numbers"),
+    "a setting of the clock": ({}, {"max_wallclock_seconds": 600}, {}, "PASS", "numbers"),
+    "a score to beat": ({}, {"val_bpb_baseline": 1.2244}, {}, "UNDECIDED", "numbers"),
+    "another score in the README": (
+        *({}, {}, {"README.md": "# Another\n\nval_bpb: 1.0512\n"}),
+        *("UNDECIDED", "score"),
+    ),
+    "a helper that nobody names": (
+        *({}, {}, {"prepare.py": "import requests\n"}),
+        *("UNDECIDED", "self-contained"),
+    ),
+    "a large picture that is none": (
+        *({}, {}, {"figure.png": "#" * 3_000}),
+        *("UNDECIDED", "foreign data"),
+    ),
+    "a licence that is none": ({}, {}, {"LICENSE.weights": "#" * 300_000}, "UNDECIDED", "cap"),
+    "another tokenizer": (
+        {},
+        {},
+        {"train_seed42.log": log_of(42, 2.0612, 300, tokenizer="./b_8192.model")},
+        "FAIL",
+        "configuration",
+    ),
+    "the same tokenizer elsewhere": (
+        {"tokenizer": "/data/a_1024.model"},
+        *({}, {}, "PASS", "configuration"),
+    ),
+    "a record of four ranks": ({"ranks": 4}, {}, {}, "FAIL", "hardware"),
+    "part of the documents": ({"limit": "val_doc_limit:10000 "}, {}, {}, "FAIL", "whole split"),
     "a settings file of another run": (
         {},
         {},
@@ -93,6 +132,87 @@ def test_what_strangers_do(name: str, folder: Path, capsys: Capture) -> None:
     found, rules = check(capsys, folder)
     assert rule in rules[status]
     assert found == int(bool(rules["FAIL"]))
+
+
+def test_models_of_one_size_are_odd(folder: Path, capsys: Capture) -> None:
+    code = (folder / "train_gpt.py").stat().st_size
+    for seed, loss in LOSSES.items():
+        same = log_of(seed, loss, code, model=MODEL, total=MODEL + code)
+        (folder / f"train_seed{seed}.log").write_text(same)
+    assert "model bytes" in check(capsys, folder)[1]["UNDECIDED"]
+
+
+FILES = {  # name: (content, what the script says, share)
+    "figure.png": (b"\x89PNG" + bytes(2_000), "x = 1", "not counted"),
+    "large.png": (b"\x89PNG" + bytes(1_100_000), "x = 1", "unclear"),
+    "loss.png": (b"\x89PNG" + bytes(2_000), "open('loss.png')", "unclear"),
+    "table.csv": (b"1,2\n" * 99, "x = 1", "not counted"),
+    "used.csv": (b"1,2\n" * 99, "open('data/used.csv')", "unclear"),
+    "noise.csv": (bytes(range(256)) * 9, "x = 1", "unclear"),
+    "LICENSE": (b"MIT\n", "x = 1", "not counted"),
+    "LICENSE.weights": (b"MIT\n", "x = 1", "unclear"),
+    "NOTICE": (b"code\n", "exec(open('NOTICE').read())", "unclear"),
+    "README.md": (b"# A\n", "'see README.md'", "unclear"),
+    "helper.py": (b"x = 1\n", "import helper", "counted"),
+    "tools/late.py": (b"x = 1\n", "__import__('tools.late')", "counted"),
+    "other.py": (b"x = 1\n", "x = 1", "unclear"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_counts(name: str, folder: Path) -> None:
+    content, source, share = FILES[name]
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
+    (folder / "train_gpt.py").write_text(f"{source}\n")
+    items = {item.path: item.share for item in itemise(open_case(folder)[0])}
+    assert items[name] == share
+
+
+def test_logs_are_read_within_bounds(folder: Path, capsys: Capture) -> None:
+    line = "step:1/2 train_loss:2.0 train_time:1ms\n"
+    for seed in (1, 2, 3):
+        text = line * (MAX_BYTES // len(line) - 1)
+        (folder / f"train_seed{seed}.log").write_text(text)
+    (folder / "train_seed1.log").write_text(line * (MAX_BYTES // len(line) + 1))
+    before = time.monotonic()
+    code = main(["check", str(folder), "--json"])
+    assert time.monotonic() - before < 10
+    told = json.loads(capsys.readouterr().out)["findings"]
+    unread = {x["subject"]: x["evidence"] for x in told if "not read" in x["evidence"]}
+    assert code == 1 and set(unread) == {"train_seed1.log", "train_seed3.log"}
+
+
+def test_a_helper_is_followed_to_what_it_imports(folder: Path, capsys: Capture) -> None:
+    (folder / "train_gpt.py").write_text("import one\n")
+    (folder / "one.py").write_text("from pkg import two\n")
+    (folder / "pkg").mkdir()
+    (folder / "pkg" / "two.py").write_text("import requests\n")
+    assert "self-contained" in check(capsys, folder)[1]["FAIL"]
+    (folder / "train_gpt.py").write_text("import torch\n")
+    assert "self-contained" in check(capsys, folder)[1]["UNDECIDED"]
+
+
+@pytest.mark.parametrize(
+    "name, one, two, same",
+    [
+        ("tokenizer_path", "./a_1024.model", "/data/a_1024.model", True),
+        ("tokenizer_path", "./a_1024.model", "./b_8192.model", False),
+        ("train_files", "./x/sp1024/train_*.bin", "/y/sp1024/train_*.bin", True),
+        ("train_files", "./x/sp1024/train_*.bin", "./x/sp8192/train_*.bin", False),
+        ("bos_id", "1", "2", False),
+        ("run_id", "a", "b", True),
+        ("logfile", "logs/a.txt", "logs/b.txt", True),
+        ("warmup_time", "31ms", "35ms", True),
+        ("warmup_time", "5", "6", False),
+        ("master_port", "1", "2", True),
+        ("report", "1", "2", False),
+        ("seed", "1", "2", True),
+        ("matrix_lr", "1", "2", False),
+    ],
+)
+def test_settings_that_may_differ(name: str, one: str, two: str, same: bool) -> None:
+    assert list(unlike({name: one}, {name: two})) == ([] if same else [name])
 
 
 def test_no_record_may_be_looser(folder: Path, capsys: Capture) -> None:
@@ -236,8 +356,25 @@ def test_diff(folder: Path, capsys: Capture, tmp_path: Path) -> None:
     git(tmp_path, "add", "train_gpt.py")
     git(tmp_path, "commit", "-m", "more")
     assert "only this folder" in check(capsys, folder, "--diff", "main")[1]["FAIL"]
-    assert main(["check", str(folder), "--diff", "nothing"]) == 1
-    assert "git merge-base" in capsys.readouterr().err
+    git(tmp_path, "reset", "--hard", "HEAD~1")
+    assert "only this folder" in check(capsys, folder, "--diff", "main")[1]["PASS"]
+    git(tmp_path, "rm", "--cached", str(folder / "train_gpt.py"))
+    git(tmp_path, "commit", "-m", "without the script")
+    assert "only this folder" in check(capsys, folder, "--diff", "main")[1]["FAIL"]
+    git(tmp_path, "add", str(folder))
+    git(tmp_path, "commit", "-m", "with it")
+    assert "only this folder" in check(capsys, folder, "--diff", "main")[1]["PASS"]
+    change(folder, blurb="not committed")
+    assert "only this folder" in check(capsys, folder, "--diff", "main")[1]["FAIL"]
+
+
+def test_a_base_that_is_none_is_reported(folder: Path, capsys: Capture, tmp_path: Path) -> None:
+    git(tmp_path, "init", "-b", "main")
+    git(tmp_path, "commit", "--allow-empty", "-m", "start")
+    code = main(["check", str(folder), "--diff", "nothing", "--json"])
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    told = [x["evidence"] for x in findings if x["rule"] == "only this folder"]
+    assert code == 1 and "git merge-base" in told[0] and "name a branch" in told[0]
 
 
 def test_run_starts_the_script_and_says_how(text: Text, folder: Path, capsys: Capture) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import re
 import shutil
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -94,7 +96,7 @@ def test_the_folder_passes(folder: Path, capsys: Capture) -> None:
     passed = {one["rule"] for one in report["findings"] if one["status"] == "PASS"}
     open_ = {one["rule"] for one in report["findings"] if one["status"] == "UNDECIDED"}
     assert open_ == {"implied bytes", "only this folder", "starts"}
-    assert len(passed) == 20
+    assert len(passed) == 21
 
 
 def failed(report: dict[str, Any]) -> set[str]:
@@ -160,6 +162,7 @@ def over_the_cap(folder: Path) -> None:
     model = CAP + 1 - code
     for pattern, size in (("Serialized model.*", model), ("Total submission.*", CAP + 1)):
         edit_log(42, rf"^({pattern}): \d+ bytes", rf"\1: {size} bytes")(folder)
+    edit_log(42, r"^fits: artifact_bytes:\d+", f"fits: artifact_bytes:{CAP + 1}")(folder)
     sizes = {"model_bytes": model, "artifact_bytes": CAP + 1}
     edit_json(folder, lambda f: f["seed_results"]["42"].update(sizes))
     set_json("bytes_total", value=CAP + 1)(folder)
@@ -176,14 +179,34 @@ def grown_code(folder: Path) -> None:
 def script_with(line: str, change: tuple[str, str] = ("", "")) -> Damage:
     """The script with a line more or a change, packed anew; its size and hash told everywhere."""
 
-    def damage(folder: Path) -> None:
+    def written(old: bytes) -> bytes:
         from tools.strangers.packed import unpack_script
 
-        path = folder / "train_gpt.py"
-        source = unpack_script(path.read_bytes(), "train_gpt.py").modules[0].source
+        source = unpack_script(old, "train_gpt.py").modules[0].source
         assert change[0] in source
-        path.write_bytes(packed(f"{line}\n{source.replace(*change)}", SEEDS[0]))
-        size = path.stat().st_size
+        return packed(f"{line}\n{source.replace(*change)}", SEEDS[0])
+
+    return rewritten(written)
+
+
+def loader_with(line: str) -> Damage:
+    """A line more in what decodes the script."""
+    start = b"import lzma,linecache\n"
+    return rewritten(lambda old: old.replace(start, start + line.encode() + b"\n", 1))
+
+
+def helper_with(source: str) -> Damage:
+    """A file beside the script, which imports it."""
+    return all_of(write("helper.py", source), script_with("import helper"))
+
+
+def rewritten(change: Callable[[bytes], bytes]) -> Damage:
+    """Another script; its size and hash told everywhere."""
+
+    def damage(folder: Path) -> None:
+        path = folder / "train_gpt.py"
+        path.write_bytes(change(path.read_bytes()))
+        size = sum(one.stat().st_size for one in folder.glob("*.py"))
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         fields = json.loads((folder / "submission.json").read_text())
         fields["golf"]["code_sha256"], fields["bytes_code"] = digest, size
@@ -196,6 +219,7 @@ def script_with(line: str, change: tuple[str, str] = ("", "")) -> Damage:
             edit_log(int(seed), r"^Code size: \d+", f"Code size: {size}")(folder)
             total = rf"\g<1>{model + size}"
             edit_log(int(seed), r"^(Total submission size \S+: )\d+", total)(folder)
+            edit_log(int(seed), r"^(fits: artifact_bytes:)\d+", total)(folder)
 
     return damage
 
@@ -231,9 +255,63 @@ def cut_before(pattern: str) -> Damage:
     return damage
 
 
+def tokenizer_swapped(folder: Path) -> None:
+    """Another file as tokenizer, with its hash told."""
+    write("small.model", b"another")(folder)
+    digest = hashlib.sha256(b"another").hexdigest()
+    set_json("golf", "tokenizer", "sha256", value=digest)(folder)
+
+
+def tokenizer_disowned(folder: Path) -> None:
+    (folder / "small.model").unlink()
+    set_json("golf", "tokenizer", "shipped", value=False)(folder)
+
+
+def tenth_of_the_split(folder: Path) -> None:
+    """A tenth of the targets and of the bytes in every place but the header."""
+    fields = json.loads((folder / "submission.json").read_text())
+    tokens, size = (fields["golf"]["validation"][name] // 10 for name in ("targets", "bytes"))
+    for seed in SEEDS:
+        scores = rf"\g<1>{tokens} bytes:{size}"
+        edit_log(seed, r"^((?:final|pre)\S* .* tokens:)\d+ bytes:\d+", scores)(folder)
+        sizes = {"tokens": tokens, "bytes": size}
+        edit_json(folder, lambda f, s=str(seed), n=sizes: f["seed_results"][s].update(n))
+    told = {"targets": tokens, "bytes": size}
+    edit_json(folder, lambda f: f["golf"]["validation"].update(told))
+
+
+def shadowed_row(folder: Path) -> None:
+    """An invented score under a seed, and the true one under another way to write it."""
+    fields = json.loads((folder / "submission.json").read_text())
+    true = fields["seed_results"].pop("7")
+    fields["seed_results"] |= {"7": {**true, "val_bpb": 1.05}, "07": true}
+    (folder / "submission.json").write_text(json.dumps(fields))
+
+
+def best_headline(folder: Path) -> None:
+    fields = json.loads((folder / "submission.json").read_text())
+    best = min(fields["seed_results"].values(), key=lambda row: row["val_bpb"])
+    edit_json(folder, lambda f: f.update({k: best[k] for k in ("val_bpb", "val_loss")}))
+
+
+def swapped_deviations(folder: Path) -> None:
+    names = ("val_loss_std", "val_bpb_std")
+    edit_json(folder, lambda f: f.update({names[0]: f[names[1]], names[1]: f[names[0]]}))
+
+
+def another_final_line(folder: Path) -> None:
+    edit_log(42, r"^(final_\S+ val_loss:)\S+( .*)$", r"\g<1>4.95000000\2\n\g<0>")(folder)
+
+
+def lossy_record(folder: Path) -> None:
+    edit_log(42, r"^(final_.*)$", r'\1 lossy:"its text is folded to lower case"')(folder)
+    set_json("track", value="10min_16mb")(folder)
+
+
 FINAL = r"^(final_\S+ val_loss:\S+ val_bpb:)\S+"
 SHARD = struct.pack("<256i", 20240520, 1, 4, *[0] * 253) + bytes(8)
 
+TENSORS = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
 CODE = "code bytes, model bytes"
 MEANS = "score, numbers"  # of the runs that are left
 
@@ -401,7 +479,92 @@ DAMAGES: dict[str, tuple[Damage, str] | tuple[Damage, str, str]] = {
     "a symlink": (link_to("/etc/hostname"), "links"),
     "a symlink to a folder": (link_to(".."), "links"),
     "a pipe": (lambda folder: os.mkfifo(folder / "train_seed9.log"), "links"),
-    "a record on another text": (set_json("track", value="10min_16mb"), "implied bytes"),
+    "a record on another text": (
+        set_json("track", value="10min_16mb"),
+        "implied bytes, hardware",
+    ),
+    "a lossy record": (lossy_record, "lossless, implied bytes, hardware"),
+    "a script that fetches": (
+        script_with("import os\nos.system('curl -O https://example.com/w.bin')"),
+        "self-contained",
+    ),
+    "a loader that reads outside": (
+        loader_with("W=open('/home/other/w.bin','rb').read()"),
+        "self-contained",
+    ),
+    "code behind the payload": (
+        rewritten(lambda old: old + b"import requests\nrequests.get('http://a.b/w')\n"),
+        "self-contained",
+    ),
+    "a helper that downloads": (helper_with("import requests\n"), "self-contained", CODE),
+    "a helper that does not parse": (helper_with("def f(:\n"), "script", CODE),
+    "another tokenizer, told": (tokenizer_swapped, "files"),
+    "a tokenizer as if of the task": (tokenizer_disowned, "files"),
+    "fewer targets than the header has": (
+        tenth_of_the_split,
+        "whole split",
+        "numbers, implied bytes",
+    ),
+    "a shadowed row": (shadowed_row, "score", "numbers"),
+    "an invented row": (
+        lambda folder: edit_json(folder, lambda f: f["seed_results"].update(best={"val_bpb": 1.1})),
+        "score",
+    ),
+    "the best seed as the score": (best_headline, "score"),
+    "swapped deviations": (swapped_deviations, "numbers"),
+    "the time of a step": (
+        set_json("seed_results", "42", "train_time_s", value=0.001),
+        "numbers",
+    ),
+    "steps that are a size": (set_json("seed_results", "42", "steps", value=512), "numbers"),
+    "no golf section": (lambda folder: edit_json(folder, lambda f: f.pop("golf")), "configuration"),
+    "a pickle by another name": (write("x.dat", pickle.dumps({"w": [1.0] * 99})), "foreign data"),
+    "a zlib stream by another name": (
+        write("x.dat", zlib.compress(bytes(range(256)) * 9)),
+        "foreign data",
+    ),
+    "safetensors by another name": (
+        write("x.dat", struct.pack("<Q", len(TENSORS)) + TENSORS + bytes(8)),
+        "foreign data",
+    ),
+    "a step at 900 s": (
+        edit_log(42, r"^(step:4/4 train_loss.*train_time:)\d+", r"\g<1>900000"),
+        "training time",
+    ),
+    "900 s of scoring": (edit_log(42, r"^(phases.*score:)[\d.]+", r"\g<1>900"), "evaluation time"),
+    "a log that says that it failed": (
+        edit_log(42, "^fits: artifact_bytes", "failed: over the cap: artifact_bytes"),
+        "cap",
+    ),
+    "a last line of another size": (
+        edit_log(42, r"^(fits: artifact_bytes:)\d+", r"\g<1>123"),
+        "model bytes",
+    ),
+    "two scores": (another_final_line, "logs"),
+    "a loss of nan": (edit_log(42, r"^(step:3/4 train_loss:)\S+", r"\g<1>nan"), "logs"),
+    "no day of the calendar": (set_json("date", value="2026-02-30"), "schema"),
+    "a blank README": (write("README.md", " \n\n"), "files"),
+    "another score in the README": (
+        lambda folder: (folder / "README.md").write_text(
+            re.sub(r"val_bpb \d\.\d+", "val_bpb 1.05000000", (folder / "README.md").read_text())
+        ),
+        "score",
+    ),
+    "another seed's score in the README": (
+        lambda folder: (folder / "README.md").write_text(
+            re.sub(r"(?m)^(\| 42 \| )\S", r"\g<1>9", (folder / "README.md").read_text())
+        ),
+        "score",
+    ),
+    "another run's log": (
+        lambda folder: shutil.copy(folder / "train_seed7.log", folder / "train.log"),
+        "logs",
+    ),
+    "a log longer than is read": (
+        edit_log(42, r"\Z", lambda _: "x" * 99 + "\n" + "step:1/2\n" * 2_000_000),
+        "logs",
+        f"{MEANS}, configuration, identity, model bytes",
+    ),
 }
 
 
@@ -411,6 +574,8 @@ def each_script_is_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("unpack_script", "parse"):
             patch.setattr(check_script, name, cache(getattr(check_script, name)))
+        reaches = check_script.reaches
+        patch.setattr(check_script, "reaches", cache(lambda tree: list(reaches(tree))))
         yield
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from core.artifact.ledger import CAP_BYTES
 from core.data.findings import Finding, Status
 from core.score.rules import found
-from tools.checks.case import Case, SeedLog
+from tools.checks.case import Case
 from tools.checks.folder import Entry
+from tools.checks.kinds import LARGE_PICTURE, PICTURES, is_picture, is_text
 from tools.checks.plain_json import NAME
-from tools.checks.script import SCRIPT, is_named, names_in
+from tools.checks.script import SCRIPT, is_named
+from tools.checks.seed_logs import SeedLog
 
 CODE_CLAIMS = ("bytes_code", "code_bytes")
 TOTAL_CLAIMS = ("bytes_total", "total_bytes")
 CODE_SUFFIXES = {".py", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".so", ".pyx", ".rs"}
-TEXT_SUFFIXES = {".md", ".rst", ".log", ".png", ".svg", ".jpg", ".jpeg", ".gif", ".pdf", ".csv"}
+FOR_READERS = {".md", ".rst", ".log", ".svg", ".csv", *PICTURES}
+PLAIN = {"", ".md", ".rst", ".txt"}  # of what lawyers and newcomers read
 TOKENIZER_SUFFIXES = {".model", ".vocab"}
 
 Share = Literal["counted", "not counted", "unclear"]
@@ -36,24 +40,26 @@ class Item:
 
 def itemise(case: Case) -> list[Item]:
     """Every file of the folder, in the order of names."""
-    source = names_in(case.script) if case.script else ""
-    logs = {log.name for log in case.logs}
+    source, logs = case.code.source, {log.name for log in case.logs}
     items = []
     for entry in case.folder.files:
-        share, why = _share(entry, source, entry.path in logs)
+        share, why = _share(case, entry, source, entry.path in logs)
         items.append(Item(path=entry.path, size=entry.size, share=share, why=why))
     return items
 
 
-def _share(entry: Entry, source: str, is_log: bool) -> tuple[Share, str]:
+def _share(case: Case, entry: Entry, source: str, is_log: bool) -> tuple[Share, str]:
     if entry.path == SCRIPT:
         return "counted", "the script"
-    if is_log or entry.suffix in TEXT_SUFFIXES or entry.path in (NAME, "requirements.txt"):
-        return "not counted", "text for readers"
-    if entry.name.upper().startswith(("LICENSE", "NOTICE", "README")):
-        return "not counted", "text for readers"
+    if is_log or entry.path in (NAME, "requirements.txt", "README.md"):
+        return _unless_opened(entry, source, "text for readers")
+    title = entry.name.upper().startswith(("LICENSE", "NOTICE", "README"))
+    if entry.suffix in FOR_READERS or (title and entry.suffix in PLAIN):
+        if why := _unread(case, entry):
+            return "unclear", why
+        return _unless_opened(entry, source, "text for readers")
     if entry.suffix in CODE_SUFFIXES:
-        if is_named(entry.path, source):
+        if entry.path in case.code.named or is_named(entry.path, source):
             return "counted", "code that the script names"
         return "unclear", "code that the script does not name"
     if entry.suffix in TOKENIZER_SUFFIXES:
@@ -61,6 +67,24 @@ def _share(entry: Entry, source: str, is_log: bool) -> tuple[Share, str]:
     if entry.name in source:
         return "unclear", "a file that the script names"
     return "unclear", "of no known kind"
+
+
+def _unless_opened(entry: Entry, source: str, why: str) -> tuple[Share, str]:
+    """Not counted, unless the script has the name among its texts, as what it may open."""
+    if re.search(rf"{re.escape(entry.name)}b?['\"]", source):
+        return "unclear", "a file that the script names"
+    return "not counted", why
+
+
+def _unread(case: Case, entry: Entry) -> str:
+    """Why nobody reads a file that is called a text or a picture."""
+    try:
+        start, _ = case.folder.ends(entry)
+    except OSError:
+        return "not readable"
+    if is_picture(entry.suffix, start):
+        return "a large picture" if entry.size > LARGE_PICTURE else ""
+    return "" if is_text(start) else "no text for readers: binary"
 
 
 def sum_of(items: list[Item], share: Share) -> int:
@@ -141,10 +165,22 @@ def _model(case: Case, items: list[Item]) -> Iterator[Finding]:
     worst = code + max(sizes.values(), default=0)
     for key, claim in _claims(case, TOTAL_CLAIMS) if sizes else ():
         findings += _claimed_total(case, key, claim, worst, totals)
+    findings += _one_size(case, sizes)
     yield from findings
     if sizes and not findings:
         said = f"{len(case.logs)} logs; the worst has {max(totals):,} with its code"
         yield found("model bytes", "PASS", ".", said)
+
+
+def _one_size(case: Case, sizes: Mapping[str, int]) -> Iterator[Finding]:
+    """Runs whose compressed models are equally long to the byte; a codec may have but one size."""
+    told = case.submission.ours if case.submission else None
+    recipe = told.get("recipe") if told else None
+    quant = recipe.get("quant") if isinstance(recipe, dict) else None
+    one_size = isinstance(quant, dict) and quant.get("codec") == "raw"
+    if len(sizes) > 1 and len(set(sizes.values())) == 1 and not one_size:
+        said = f"{len(sizes)} models of {next(iter(sizes.values())):,} bytes to the byte: one "
+        yield found("model bytes", "UNDECIDED", ".", f"{said}run, or one size told for all?")
 
 
 def _own_total(log: SeedLog) -> Iterator[Finding]:

@@ -3,50 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.data.findings import Finding
-from core.score.stats import sample
-from tools.checks.folder import Entry, Folder, check_folder, open_folder
+from tools.checks.folder import Folder, check_folder, open_folder
 from tools.checks.plain_json import Submission, check_schema, read_submission
-from tools.checks.script import check_script
-from tools.strangers.logs import RunLog, read_text, usable
+from tools.checks.script import Code, check_script
+from tools.checks.seed_logs import SeedLog, read_logs
+from tools.strangers.logs import usable
 from tools.strangers.packed import Unpacked
 
-_START = re.compile(r"^recipe:(\S{1,80}) hash:([0-9a-f]{16}) seed:(\d{1,15}) ", re.M)
-_IDENTITY = re.compile(r"^identity:([0-9a-f]{64})$", re.M)
-_VERDICT = re.compile(r"^(?:fits|failed: over the cap): artifact_bytes:\d+ ")
 _NON_RECORD = re.compile(r"non[-_ ]?record|unlimited", re.I)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedLog:
-    """The log of one run: its text, what it says, and what only our own logs say."""
-
-    name: str
-    data: bytes
-    log: RunLog
-    recipe_hash: str | None  # the first 16 digits, seed included
-    identities: tuple[str, ...]
-    verdict: bool  # whether its last line is that of a finished run of ours
-
-    @property
-    def results(self) -> str:
-        """The text behind the source that a script may print first."""
-        text = self.data.decode("utf-8", "replace")
-        return text[len(self.log.embedded_source or "") :]
-
-    @property
-    def eval_ms(self) -> float | None:
-        """Of the score's line, or of its twin that is not exact; the whole, where that is told."""
-        score, whole = self.log.score, self.log.phases_s.get("total_eval_s")
-        if whole is not None:
-            return 1000.0 * whole
-        label = score.label.removesuffix("_exact") if score else ""
-        twins = [x for x in self.log.finals if x.label.removesuffix("_exact") == label]
-        return max((x.eval_time_ms for x in twins if x.eval_time_ms is not None), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +24,12 @@ class Case:
     folder: Folder
     submission: Submission | None
     logs: tuple[SeedLog, ...]
-    script: Unpacked | None
+    others: tuple[SeedLog, ...]  # logs under other names, which are of some run too
+    code: Code
+
+    @property
+    def script(self) -> Unpacked | None:
+        return self.code.script
 
     @property
     def record(self) -> bool:
@@ -90,46 +63,8 @@ def open_case(root: Path) -> tuple[Case, list[Finding]]:
     findings.append(finding)
     if submission is not None:
         findings += check_schema(submission)
-    script, told = check_script(folder)
+    code, told = check_script(folder)
     findings += told
-    logs = tuple(read_seed_log(folder, entry) for entry in log_files(folder))
-    return Case(folder=folder, submission=submission, logs=logs, script=script), findings
-
-
-def log_files(folder: Folder) -> list[Entry]:
-    """The logs of the runs: by the names in use, else whatever file ends in a score."""
-    patterns = (r"(.*/)?train_seed[-_]?\d+\.(log|txt)", r"train[^/]*\.(log|txt)", r".*\.log")
-    for pattern in patterns:
-        named = [entry for entry in folder.files if re.fullmatch(pattern, entry.path)]
-        if named:
-            return named
-    texts = [entry for entry in folder.files if entry.suffix == ".txt"]
-    return [entry for entry in texts if read_seed_log(folder, entry).log.finals]
-
-
-def read_seed_log(folder: Folder, entry: Entry) -> SeedLog:
-    try:
-        data = folder.read(entry)
-    except OSError:
-        data = b""
-    text = data.decode("utf-8", "replace")
-    start = _START.search(text)
-    last = text.rstrip().rsplit("\n", 1)[-1]
-    return SeedLog(
-        name=entry.path,
-        data=data,
-        log=read_text(text, entry.path),
-        recipe_hash=start[2] if start else None,
-        identities=tuple(_IDENTITY.findall(text)),
-        verdict=_VERDICT.match(last) is not None,
-    )
-
-
-def spread(values: Iterable[float]) -> list[float]:
-    """What a table may say of some values: their mean, standard deviations and extremes."""
-    known = list(values)
-    if not known:
-        return []
-    told = sample(known)
-    sds = [] if told.sd is None else [told.sd, told.sd * ((told.n - 1) / told.n) ** 0.5]
-    return [told.mean, *sds, min(known), max(known)]
+    logs, others = read_logs(folder)
+    case = Case(folder=folder, submission=submission, logs=logs, others=others, code=code)
+    return case, findings

@@ -11,29 +11,17 @@ from typing import Literal
 
 from core.data.findings import Finding
 from core.score.rules import found
+from tools.checks.kinds import START_BYTES, data_kind, odd_kind
 
 MAX_ENTRIES = 500
 MAX_DEPTH = 6
 MAX_FILE_BYTES = 64 << 20
 MAX_FOLDER_BYTES = 256 << 20
 
+_BLANK = b" \t\r\n\0\x0b\x0c"
 REQUIRED = ("README.md", "submission.json", "train_gpt.py")
-SHARD_MAGIC = (20240520).to_bytes(4, "little")
-DATA_SUFFIXES = {
-    *(".pt", ".pth", ".ptz", ".bin", ".safetensors", ".npz", ".npy", ".ckpt", ".pkl", ".pickle"),
-    *(".onnx", ".gguf", ".zip", ".tar", ".gz", ".xz", ".zst", ".br", ".7z", ".parquet", ".jsonl"),
-}
-DATA_STARTS = {  # how files of weights and archives begin
-    SHARD_MAGIC: "a shard of tokens",
-    b"GOLF": "an artifact of this toolkit",
-    b"PK\x03\x04": "a zip file, as torch.save writes",
-    b"\x1f\x8b": "a gzip file",
-    b"\xfd7zXZ": "an xz file",
-    b"\x28\xb5\x2f\xfd": "a zstd file",
-    b"\x93NUMPY": "a numpy array",
-    b"BSHF": "a packed model",
-    b"PGRP": "a packed model",
-}
+OWN_KIND = {".py", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".so", ".model", ".vocab"}
+_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 LEAVINGS = ("__pycache__", "__MACOSX", "Thumbs.db", "desktop.ini")
 
 Kind = Literal["file", "folder", "link", "special"]
@@ -73,9 +61,15 @@ class Folder:
 
     def read(self, entry: Entry, limit: int = MAX_FILE_BYTES) -> bytes:
         """The bytes of a file, `limit` at most; ValueError where it has become a link."""
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        with os.fdopen(os.open(self.root / entry.path, flags), "rb") as file:
+        with os.fdopen(os.open(self.root / entry.path, _FLAGS), "rb") as file:
             return file.read(limit)
+
+    def ends(self, entry: Entry) -> tuple[bytes, bytes]:
+        """The first and the last bytes of a file."""
+        with os.fdopen(os.open(self.root / entry.path, _FLAGS), "rb") as file:
+            start = file.read(START_BYTES)
+            file.seek(max(0, entry.size - 16))
+            return start, file.read(16)
 
 
 def open_folder(root: Path) -> Folder:
@@ -130,7 +124,7 @@ def check_folder(folder: Folder) -> Iterator[Finding]:
         yield found("files", "FAIL", ".", f"{folder.excess}: the rest was not looked at")
     for name in absent:
         yield found("files", "FAIL", name, "missing")
-    empty = [name for name in REQUIRED if (one := folder.file(name)) and not one.size]
+    empty = [name for name in REQUIRED if _is_blank(folder, folder.file(name))]
     for name in empty:
         yield found("files", "FAIL", name, "empty")
     if not (absent or empty or folder.excess):
@@ -139,6 +133,16 @@ def check_folder(folder: Folder) -> Iterator[Finding]:
     yield from _links(folder)
     yield from _hidden(folder)
     yield from _foreign_data(folder)
+
+
+def _is_blank(folder: Folder, entry: Entry | None) -> bool:
+    """Whether nobody can read anything in a file."""
+    if entry is None or not entry.size:
+        return entry is not None
+    try:
+        return entry.size < START_BYTES and not folder.read(entry, START_BYTES).strip(_BLANK)
+    except OSError:
+        return False
 
 
 def _links(folder: Folder) -> Iterator[Finding]:
@@ -168,23 +172,17 @@ def _foreign_data(folder: Folder) -> Iterator[Finding]:
     bad = 0
     for entry in folder.files:
         try:
-            what = data_kind(entry, folder.read(entry, 16))
+            start, end = folder.ends(entry)
         except OSError as error:
             yield found("foreign data", "UNDECIDED", entry.path, f"not readable: {error.strerror}")
             continue
-        if what:
+        if what := data_kind(entry.name, entry.suffix, entry.size, start, end):
             bad += 1
             evidence = f"{what}, {entry.size:,} bytes; it does not belong into a records folder"
             yield found("foreign data", "FAIL", entry.path, evidence)
+        elif entry.suffix not in OWN_KIND and (odd := odd_kind(entry.suffix, entry.size, start)):
+            bad += 1
+            evidence = f"{odd}, {entry.size:,} bytes: weights, or what is it for?"
+            yield found("foreign data", "UNDECIDED", entry.path, evidence)
     if not bad:
         yield found("foreign data", "PASS", ".", "no weights, shards or archives")
-
-
-def data_kind(entry: Entry, start: bytes) -> str:
-    """What kind of data a file is by its first bytes or its name, or nothing."""
-    for mark, what in DATA_STARTS.items():
-        if start.startswith(mark):
-            return what
-    if entry.name.startswith(("fineweb_train_", "fineweb_val_")):
-        return "a shard by its name"
-    return f"data by its suffix {entry.suffix}" if entry.suffix in DATA_SUFFIXES else ""

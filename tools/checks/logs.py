@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from core.data.findings import Finding, Status
-from core.score.rules import EVAL_S, OVERRUN_S, RUNS, TRAIN_S, WORLD_SIZE, found
-from tools.checks.case import Case, SeedLog
+from core.score.rules import RUNS, found
+from tools.checks.case import Case
 from tools.checks.plain_json import NAME
 from tools.checks.recipe import check_told, other_recipes, recipe_of
+from tools.checks.seed_logs import SeedLog, disagreeing
+from tools.checks.settings import unlike
+from tools.checks.times import check_times
 from tools.strangers.logs import usable
-
-# Settings that may differ between runs of one configuration: where things lie and what they are
-# called. `hash` covers the seed.
-_PLACES = re.compile(
-    r"seed|hash|.*(path|dir|folder|file|pattern|dataset|port|host)s?|run_?(id|name)|.*_(id|time)",
-    re.IGNORECASE,
-)
-UNLIMITED = re.compile(r"unlimited[ -]compute", re.I)
 
 
 def check_logs(case: Case) -> Iterator[Finding]:
@@ -30,8 +25,8 @@ def check_logs(case: Case) -> Iterator[Finding]:
     yield from _configuration(case)
     yield from check_told(case)
     yield from _identity(case)
-    yield from _times(case)
-    yield from _hardware(case)
+    yield from _contradictions(case)
+    yield from check_times(case)
 
 
 def _logs(case: Case) -> Iterator[Finding]:
@@ -49,8 +44,11 @@ def _logs(case: Case) -> Iterator[Finding]:
     for subject, said in problems:
         yield found("logs", "FAIL", subject, said)
     extra = [x for x in case.logs if claimed and x.log.seed not in (None, *claimed)]
+    extra += case.others
     for log in extra:
         said = f"of seed {log.log.seed}, which {NAME} does not name"
+        if log in case.others:
+            said = f"the log of another run (seed {log.log.seed}), under a name of no seed"
         yield found("logs", "FAIL" if case.ours else "UNDECIDED", log.name, said)
     if not problems and not extra:
         yield found("logs", "PASS", ".", f"{len(case.logs)} logs, each with its last line")
@@ -59,16 +57,45 @@ def _logs(case: Case) -> Iterator[Finding]:
 def _unfinished(case: Case, log: SeedLog) -> Iterator[str]:
     """What is wrong with one log as a file."""
     score = log.log.score
+    if log.unread:
+        yield log.unread
+        return
     if score is None:
         yield "no score after quantization: it ends too early, or is of something else"
     elif not usable(score):
         yield f"its score is no number: val_loss {score.val_loss}, val_bpb {score.val_bpb}"
     if (log.recipe_hash or case.ours) and not log.verdict:
         yield "its last line is not the last of a finished run"
+    yield from _odd_lines(case, log)
     row = _row(case, log)
     digest = hashlib.sha256(log.data).hexdigest()
     if isinstance(told := row.get("log_sha256"), str) and told != digest:
         yield f"its SHA-256 is {digest[:16]}, {NAME} says {told[:16]}: changed since it was written"
+
+
+def _odd_lines(case: Case, log: SeedLog) -> Iterator[str]:
+    """Lines that cannot stand in the log of one good run."""
+    for step in log.log.steps:
+        skipped = f"bad_step:{step.step}/"
+        if not math.isfinite(step.train_loss) and skipped not in log.results:
+            yield f"line {step.line}: train_loss {step.train_loss} in step {step.step}"
+            break
+    sure = case.ours or log.recipe_hash is not None
+    score = log.log.score
+    if score is not None and (sure or score.label.startswith("final")):
+        yield from disagreeing(log.log)
+
+
+def _contradictions(case: Case) -> Iterator[Finding]:
+    """What the last line of a log of ours says against the rest."""
+    for log in case.logs:
+        if log.over_the_cap:
+            said = f"its last line says that it failed: {log.verdict_bytes:,} bytes, over the cap"
+            yield found("cap", "FAIL", log.name, said)
+        total = log.log.total_bytes
+        if log.verdict_bytes is not None and total is not None and log.verdict_bytes != total:
+            said = f"its last line says {log.verdict_bytes:,} bytes, its sizes {total:,}"
+            yield found("model bytes", "FAIL", log.name, said)
 
 
 def _row(case: Case, log: SeedLog) -> Mapping[str, Any]:
@@ -106,6 +133,10 @@ def _configuration(case: Case) -> Iterator[Finding]:
         yield found("configuration", "FAIL", NAME, recipe)
         return
     bad = list(_differences(case))
+    hashed = any(log.recipe_hash for log in case.logs)
+    if recipe is None and hashed and case.submission is not None:
+        said = "the logs are of recipes with a hash, and no golf.recipe says which: it was cut out"
+        bad.append((NAME, f"{said}; golf submit writes it"))
     if recipe is not None:
         bad += other_recipes(case, recipe)
     for subject, said in bad:
@@ -130,9 +161,7 @@ def _differences(case: Case) -> Iterator[tuple[str, str]]:
     first = case.logs[0].log.hyperparameters
     for log in case.logs[1:]:
         held = log.log.hyperparameters
-        names = [n for n in {**first, **held} if not _PLACES.fullmatch(n)]
-        odd = [name for name in names if first.get(name) != held.get(name)]
-        if odd:
+        if odd := list(unlike(first, held)):
             shown = "; ".join(
                 f"{name} {held.get(name, 'not told')!s:.40} and {first.get(name, 'not told')!s:.40}"
                 for name in odd[:4]
@@ -164,49 +193,3 @@ def _identity(case: Case) -> Iterator[Finding]:
         yield found("identity", "UNDECIDED", ".", said)
     elif case.logs and not bad:
         yield found("identity", "PASS", ".", f"{len(case.logs)} artifacts, one for each log")
-
-
-def _times(case: Case) -> Iterator[Finding]:
-    for log in case.logs:
-        yield _training_time(case, log)
-        seconds = None if log.eval_ms is None else log.eval_ms / 1000.0
-        status: Status = "UNDECIDED" if seconds is None else "PASS"
-        said = "not told" if seconds is None else f"{seconds:.1f} of {EVAL_S:.0f} s"
-        if seconds is not None and seconds > EVAL_S:
-            status = "FAIL" if case.record else "UNDECIDED"
-        yield found("evaluation time", status, log.name, said)
-
-
-def _training_time(case: Case, log: SeedLog) -> Finding:
-    told = log.log.train_time_ms
-    if told is None:
-        return found("training time", "UNDECIDED", log.name, "not told")
-    seconds, over = told / 1000.0, told / 1000.0 - TRAIN_S
-    printed = [step.step_avg_ms for step in log.log.steps if step.step_avg_ms is not None]
-    step_s = (printed[-1] if printed else log.log.step_avg_ms or 0.0) / 1000.0
-    said = f"{seconds:.3f} of {TRAIN_S:.0f} s"
-    if over <= 0:
-        return found("training time", "PASS", log.name, said)
-    if over <= 2 * step_s and over <= OVERRUN_S:  # the last steps are slower than the average
-        return found("training time", "PASS", log.name, f"{said}: the step that crosses the cap")
-    if not case.record and UNLIMITED.search(_readme(case)):
-        said += "; the README says unlimited compute"
-        return found("training time", "UNDECIDED", log.name, said)
-    return found("training time", "FAIL", log.name, f"{said}: {over:.3f} s over")
-
-
-def _readme(case: Case) -> str:
-    entry = case.folder.file("README.md")
-    return case.folder.read(entry, 1 << 20).decode("utf-8", "replace") if entry else ""
-
-
-def _hardware(case: Case) -> Iterator[Finding]:
-    if not case.record:
-        return
-    sizes = {log.log.world_size for log in case.logs}
-    told = str(case.submission.fields.get("hardware", "")) if case.submission else ""
-    named = "H100" in told or any(re.search("H100", log.results) for log in case.logs)
-    status: Status = "PASS" if sizes == {WORLD_SIZE} and named else "UNDECIDED"
-    ranks = ", ".join(map(str, sizes)) or "no"
-    said = f"{ranks} ranks in the logs, H100 {'named' if named else 'not named'}"
-    yield found("hardware", status, ".", said)

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -20,9 +21,21 @@ MAX_DEPTH = 16
 MAX_DIGITS = 40  # of a number; the longest float64 has 17
 
 TEXT_FIELDS = ("author", "github_id", "name", "date")
+SCORES = ("val_loss", "val_bpb")
+INDEX = re.compile(r"\[\d+\]")  # of a list, among the names that lead to a number
 DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\d:?\d\d)?)?")
 
 Number = int | Decimal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One entry of seed_results, as it is called; its seed where that is a whole number."""
+
+    path: tuple[str, str]
+    label: str
+    seed: int | None
+    fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,22 +51,36 @@ class Submission:
         return told if isinstance(told, dict) else None
 
     @property
-    def seed_results(self) -> dict[int, Mapping[str, Any]]:
-        """By seed, from an object by seed or a list of objects with one."""
+    def rows(self) -> list[Row]:
+        """seed_results: an object by seed, or a list of objects with one. A plain number is a
+        seed's val_bpb.
+        """
         told = self.fields.get("seed_results")
         if isinstance(told, dict):
-            pairs = list(told.items())
+            held = [(key, key, row) for key, row in told.items()]
         else:
-            rows = told if isinstance(told, list) else []
-            pairs = [(str(row.get("seed")), row) for row in rows if isinstance(row, dict)]
-        read = [(re.search(r"\d{1,15}", key), row) for key, row in pairs]
-        return {int(match[0]): row for match, row in read if match and isinstance(row, dict)}
+            listed = list(enumerate(told if isinstance(told, list) else []))
+            held = [(f"[{at}]", _label(row, at), row) for at, row in listed]
+        return [
+            Row(
+                path=("seed_results", key),
+                label=label,
+                seed=seed_of(label),
+                fields=row if isinstance(row, dict) else {"val_bpb": row},
+            )
+            for key, label, row in held
+            if isinstance(row, dict | Decimal)
+        ]
+
+    @property
+    def seed_results(self) -> dict[int, Mapping[str, Any]]:
+        return {row.seed: row.fields for row in self.rows if row.seed is not None}
 
     @property
     def seeds(self) -> list[int]:
         told = self.fields.get("seeds")
-        named = [seed for seed in told if isinstance(seed, int)] if isinstance(told, list) else []
-        return sorted({*named, *self.seed_results})
+        named = [seed_of(str(x)) for x in told] if isinstance(told, list | dict) else []
+        return sorted({*(seed for seed in named if seed is not None), *self.seed_results})
 
     @property
     def track(self) -> str:
@@ -105,8 +132,10 @@ def check_schema(submission: Submission) -> Iterator[Finding]:
     if not any(isinstance(fields.get(key), Decimal) for key in ("val_bpb", "mean_val_bpb")):
         problems.append("val_bpb is missing or no number with decimals")
     date = fields.get("date")
-    if isinstance(date, str) and not DATE.fullmatch(date.strip()):
+    if isinstance(date, str) and not is_date(date.strip()):
         problems.append(f"date {date!r:.40} is not as 2026-03-18")
+    twice = [label for label, n in Counter(str(x.seed) for x in submission.rows).items() if n > 1]
+    problems += [f"seed_results has seed {one} twice" for one in twice if one != "None"]
     for name in ("seed_results", "seeds"):
         if name in fields and not isinstance(fields[name], dict | list):
             problems.append(f"{name} is neither a list nor an object")
@@ -117,6 +146,17 @@ def check_schema(submission: Submission) -> Iterator[Finding]:
         yield found("schema", "UNDECIDED", NAME, f"{' and '.join(unknown)}: unknown")
     if not problems:
         yield found("schema", "PASS", NAME, "author, github_id, name, date, val_bpb")
+
+
+def is_date(text: str) -> bool:
+    """Whether it is a day of the calendar, as 2026-03-18, perhaps with its time."""
+    if not DATE.fullmatch(text):
+        return False
+    try:
+        datetime.strptime(text[:10], "%Y-%m-%d")
+    except ValueError:
+        return False
+    return text[10:] == "" or (int(text[11:13]) < 24 and int(text[14:16]) < 60)
 
 
 def decimals(number: Number) -> int:
@@ -137,9 +177,19 @@ def _numbers(names: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ..
             yield from _numbers((*names, name), inner)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _numbers((*names, str(index)), inner)
+            yield from _numbers((*names, f"[{index}]"), inner)
     elif isinstance(value, int | Decimal) and not isinstance(value, bool):
         yield names, value
+
+
+def seed_of(label: str) -> int | None:
+    """42 for 42 and seed_42; None for 042, which is another word for the same, and for best."""
+    match = re.fullmatch(r"(?:seed[-_ ]?)?(0|[1-9]\d{0,14})", label, re.IGNORECASE)
+    return int(match[1]) if match else None
+
+
+def _label(row: Any, at: int) -> str:
+    return str(row.get("seed", f"row {at}"))[:80] if isinstance(row, dict) else f"row {at}"
 
 
 def _decimal(text: str) -> Decimal:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from core.data.findings import Finding
-from core.score.rules import found
+from core.score.rules import TASK_TOKENIZERS, found
 from core.train.recipe import from_json, recipe_hash
 from tools.checks.case import Case
 from tools.checks.plain_json import NAME
@@ -63,14 +63,32 @@ def check_told(case: Case) -> Iterator[Finding]:
         said = "golf.tokenizer or golf.validation is missing"
         yield found("schema", "FAIL", NAME, said)
         return
-    if tokenizer.get("shipped") is not False:
-        yield from _shipped(case, str(tokenizer.get("file")), tokenizer.get("sha256"))
+    yield from _tokenizer(case, tokenizer, validation)
     for log in case.logs:
         held = {"targets": log.log.tokens, "bytes": log.log.bytes}
         for key, value in held.items():
             if log.log.score is not None and validation.get(key) != value:
                 said = f"{validation.get(key)}, {log.name} says {value}"
                 yield found("numbers", "FAIL", f"{NAME}: golf.validation.{key}", said)
+
+
+def _tokenizer(
+    case: Case, told: Mapping[str, Any], validation: Mapping[str, Any]
+) -> Iterator[Finding]:
+    """One tokenizer: the file that is shipped or the task's own, which the shards were made by."""
+    name, digest = str(told.get("file")), told.get("sha256")
+    if told.get("shipped") is not False:
+        yield from _shipped(case, name, digest)
+    elif digest not in TASK_TOKENIZERS:
+        said = f"SHA-256 {digest!s:.16} is no tokenizer of the task: it travels with its submission"
+        yield found("files", "FAIL", name, said)
+    made_with = validation.get("tokenizer_sha256")
+    if made_with is None:
+        said = "golf.validation does not say which tokenizer the shards were made with"
+        yield found("whole split", "UNDECIDED", NAME, said)
+    elif made_with != digest:
+        said = f"the shards were made with tokenizer {made_with!s:.16}, golf.tokenizer is "
+        yield found("files", "FAIL", name, f"{said}{digest!s:.16}: not the one that was scored")
 
 
 def _shipped(case: Case, name: str, claim: object) -> Iterator[Finding]:

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import re
-from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import chain
+from decimal import Decimal
 from typing import Any
 
-from core.data.findings import Finding, Status
+from core.data.findings import Finding
 from core.score.rules import VALIDATION_BYTES, found
 from core.score.stats import sample
-from tools.checks.bytes import CODE_CLAIMS, TOTAL_CLAIMS, itemise, model_bytes, sum_of
-from tools.checks.case import Case, SeedLog, spread
-from tools.checks.plain_json import NAME, Number, agrees, decimals
-from tools.strangers.logs import usable
+from tools.checks.case import Case
+from tools.checks.numbers import check_numbers
+from tools.checks.plain_json import NAME, SCORES, Number, Row, agrees, decimals
+from tools.checks.seed_logs import SeedLog
+from tools.strangers.logs import RunLog, usable
 
-SCORES = ("val_loss", "val_bpb")
+MAX_TAIL = 32_768  # targets at the end that a script may leave out
 DECIMALS = 4  # that a score needs, for its digits to say anything
-MAX_TOKENS = 2_000_000  # numbers of all logs that claims are looked up in
-SHOWN = 20  # claims that no log holds, told one by one
-_NUMBER = re.compile(r"\d{1,18}(?:\.\d{1,20})?(?:e[-+]?\d{1,3})?")
-# What a run has measured, by the names in use: such a number has to stand in a log.
-_MEASURED = re.compile(
-    r"(mean_|avg_|min_|max_|worst_|best_|pre_quant_)*(val_(loss|bpb)(_raw)?|bytes_\w+|"
-    r"(artifact|code|model|total)_bytes|steps?|step_avg_ms|ms_per_step|"
-    r"(train|eval)\w*_(s|ms|seconds)|wallclock_seconds|step_stop)(_mean|_std|_min|_max)?"
-)
-_ELSEWHERE = (*CODE_CLAIMS, *TOTAL_CLAIMS, "seeds", "golf")  # other rules look at these
+ROWS = 500  # of seed_results that are looked at
+README_BYTES = 1 << 20
+_CLAIMED = re.compile(r"val_bpb[`*: =|]{0,8}(\d{1,2}\.\d{3,12})\b")
+_TABLE = re.compile(r"^\| (\d{1,15}) \| (\d{1,3}\.\d{8}) \| (\d{1,3}\.\d{8}) \|", re.M)
 
 
 def check_score(case: Case) -> Iterator[Finding]:
     yield from _score(case)
-    yield from _numbers(case)
+    yield from check_numbers(case)
     yield from _whole_split(case)
+    yield _lossless(case)
     yield from _implied(case)
 
 
@@ -46,11 +42,9 @@ def _score(case: Case) -> Iterator[Finding]:
         for key in (name, f"mean_{name}"):
             if _is_number(fields.get(key)) and case.values(name):
                 findings.append(_headline(case, key, name, fields[key]))
-    for seed, row in case.submission.seed_results.items():
-        log = case.of_seed(seed)
-        for name in SCORES:
-            if _is_number(row.get(name)) and log is not None:
-                findings.append(_of_seed(log, seed, name, row[name]))
+    for row in case.submission.rows[:ROWS]:
+        findings += _of_row(case, row)
+    findings += _of_readme(case)
     bad = [one for one in findings if one.status != "PASS"]
     yield from bad
     if findings and not bad:
@@ -73,9 +67,49 @@ def _headline(case: Case, key: str, name: str, claim: Number) -> Finding:
     same = [log.name for log in case.logs if _agrees(claim, log, name)]
     if same:
         said = f"{claim} is the score of {same[0]} alone; the mean is {mean:.8f}"
-        return found("score", "UNDECIDED", where, said)
+        several = case.submission is not None and len(case.submission.seeds) > 1
+        return found("score", "FAIL" if several else "UNDECIDED", where, said)
     said = f"{claim}, the mean of the logs is {mean:.{max(8, decimals(claim))}f}"
     return found("score", "FAIL", where, said + _other_line(case.logs, name, claim))
+
+
+def _of_row(case: Case, row: Row) -> Iterator[Finding]:
+    """The scores of one entry of seed_results: of its seed, or of all runs where it has none."""
+    for name in SCORES:
+        if not _is_number(claim := row.fields.get(name)):
+            continue
+        assert isinstance(claim, Number)
+        log = None if row.seed is None else case.of_seed(row.seed)
+        if log is not None and row.seed is not None:
+            yield _of_seed(log, row.seed, name, claim)
+        elif row.seed is None:
+            where = f"{NAME}: seed_results.{row.label[:40]}.{name}"
+            mean = sample(case.values(name)).mean if case.values(name) else math.nan
+            if agrees(claim, mean):
+                yield found("score", "PASS", where, f"{claim}, the mean of the logs")
+                continue
+            same = [one.name for one in case.logs if _agrees(claim, one, name)]
+            said = f"{claim}, under a name that is no seed; {same[0] if same else 'no log'} ends so"
+            yield found("score", "UNDECIDED" if same else "FAIL", where, said)
+
+
+def _of_readme(case: Case) -> Iterator[Finding]:
+    """What the README says of the score: of a folder of ours all of it, of another's any of it."""
+    entry, values = case.folder.file("README.md"), case.values("val_bpb")
+    if entry is None or not values:
+        return
+    text = case.folder.read(entry, README_BYTES).decode("utf-8", "replace")
+    mean, claims = sample(values).mean, [Decimal(x) for x in _CLAIMED.findall(text)[:1000]]
+    right = [x for x in claims if agrees(x, mean)]
+    if claims and not (right[:1] == claims[:1] if case.ours else right):
+        said = f"says val_bpb {claims[0]}, the mean of the logs is {mean:.8f}"
+        yield found("score", "FAIL" if case.ours else "UNDECIDED", "README.md", said)
+    for seed, *scores in _TABLE.findall(text)[:ROWS] if case.ours else ():
+        if (log := case.of_seed(int(seed))) is not None:
+            for name, claim in zip(SCORES, scores, strict=True):
+                if not _agrees(Decimal(claim), log, name):
+                    said = f"says {claim} of seed {seed}, {log.name} does not"
+                    yield found("score", "FAIL", f"README.md: {name}", said)
 
 
 def _of_seed(log: SeedLog, seed: int, name: str, claim: Number) -> Finding:
@@ -111,76 +145,6 @@ def _other_line(logs: tuple[SeedLog, ...], name: str, claim: Number) -> str:
     return ""
 
 
-def _numbers(case: Case) -> Iterator[Finding]:
-    if case.submission is None:
-        return
-    known = sorted({*_logged(case), *_derived(case)})
-    claims = [
-        (names, value)
-        for names, value in case.submission.numbers()
-        if names[0] not in _ELSEWHERE and not _is_score(names)
-    ]
-    lost = [(names, value) for names, value in claims if not _holds(known, names[-1], value)]
-    for names, value in lost[:SHOWN]:
-        status: Status = "FAIL" if _MEASURED.fullmatch(names[-1]) else "UNDECIDED"
-        where = f"{NAME}: {'.'.join(names)}"[:120]
-        yield found("numbers", status, where, f"{value} stands in no log and follows from none")
-    if len(lost) > SHOWN:
-        yield found("numbers", "UNDECIDED", NAME, f"{len(lost) - SHOWN} more stand in no log")
-    if not lost:
-        yield found("numbers", "PASS", NAME, f"{len(claims)} numbers beside the scores")
-
-
-def _logged(case: Case) -> Iterator[float]:
-    """Numbers as the logs print them, without the source before them."""
-    room = MAX_TOKENS
-    for log in case.logs:
-        for match in _NUMBER.finditer(log.results.replace(",", "")):
-            yield float(match[0])
-            room -= 1
-            if not room:
-                return
-
-
-def _derived(case: Case) -> Iterator[float]:
-    """What follows from the logs: seconds from milliseconds, sums, and means over the runs."""
-    code = sum_of(itemise(case), "counted")
-    told: dict[str, list[float]] = {name: case.values(name) for name in SCORES}
-    for log in case.logs:
-        model = model_bytes(log)
-        of_log: dict[str, Any] = {
-            "model": model,
-            "shipped": None if model is None else model + code,
-            "total": log.log.total_bytes,
-            "code": log.log.code_bytes,
-            "steps": log.log.last_step,
-            "step_ms": log.log.step_avg_ms,
-            "train_s": None if log.log.train_time_ms is None else log.log.train_time_ms / 1000.0,
-            "eval_s": None if log.eval_ms is None else log.eval_ms / 1000.0,
-        }
-        for final in log.log.finals:
-            of_log |= {f"{final.label} {name}": getattr(final, name) for name in SCORES}
-        for name, value in of_log.items():
-            if value is not None and abs(value) < 1e15:
-                told.setdefault(name, []).append(float(value))
-    yield from chain.from_iterable((*values, *spread(values)) for values in told.values())
-    yield float(len(case.logs))
-    yield from (float(entry.size) for entry in case.folder.files)
-
-
-def _holds(known: list[float], name: str, claim: Number) -> bool:
-    """Whether a number is among the known, rounded to the digits of the claim."""
-    size = abs(float(claim))
-    room = 0.5 * 10.0 ** -decimals(claim) * (1 + 1e-6) + 1e-12 * size
-    at = bisect_left(known, size - room)
-    if at < len(known) and known[at] <= size + room:
-        return True
-    if not name.endswith(("_s", "seconds")):
-        return False
-    at = bisect_left(known, 1000.0 * (size - room))
-    return at < len(known) and known[at] <= 1000.0 * (size + room)
-
-
 def _whole_split(case: Case) -> Iterator[Finding]:
     bad = []
     for log in case.logs:
@@ -188,6 +152,8 @@ def _whole_split(case: Case) -> Iterator[Finding]:
             bad.append((log.name, f"its score is of a subset: {log.log.subset[:80]}"))
         if log.log.modified:
             bad.append((log.name, f"the scored model was modified: {log.log.modified[:80]}"))
+        if said := _cut(log.log):
+            bad.append((log.name, said))
     scored = [log.log for log in case.logs if log.log.score is not None]
     counts = {log.tokens for log in scored if log.tokens is not None}
     if len(counts) > 1:
@@ -200,6 +166,28 @@ def _whole_split(case: Case) -> Iterator[Finding]:
         yield found("whole split", "PASS", ".", said)
     elif not bad:
         yield found("whole split", "UNDECIDED", ".", "no log says how many tokens were scored")
+
+
+def _cut(log: RunLog) -> str:
+    """Whether the score is of fewer or more targets than the header says that there are."""
+    told, scored = log.stated_tokens, log.tokens
+    if log.score is None or told is None or scored is None:
+        return ""
+    tail = max(1, min(MAX_TAIL, told // 100))  # the last window of some scripts is not scored
+    if told - tail <= scored <= told:
+        return ""
+    return f"its score is of {scored:,} targets, its header says {told:,} tokens"
+
+
+def _lossless(case: Case) -> Finding:
+    """Whether a score says that its tokenizer loses text: an estimate for no leaderboard."""
+    lossy = [(log.name, log.log.lossy) for log in case.logs if log.log.lossy]
+    if not lossy:
+        return found("lossless", "PASS", ".", "no score says that its tokenizer loses text")
+    said = f"its score is lossy: {lossy[0][1]:.200}"
+    if not case.record:
+        said += "; it compares with no score of the whole text"
+    return found("lossless", "FAIL" if case.record else "UNDECIDED", lossy[0][0], said)
 
 
 def _implied(case: Case) -> Iterator[Finding]:
@@ -231,12 +219,5 @@ def _implied_of(case: Case, log: SeedLog, implied: float) -> Finding:
     return found("implied bytes", "FAIL", log.name, said)
 
 
-def _is_score(names: tuple[str, ...]) -> bool:
-    """Whether the rule on scores looks at what these names lead to."""
-    if names[0] == "seed_results":
-        return len(names) == 3 and names[2] in SCORES
-    return len(names) == 1 and names[0].removeprefix("mean_") in SCORES
-
-
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, Number)

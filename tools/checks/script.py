@@ -1,46 +1,70 @@
-"""The script of a records folder: decoded without running it, and what it would reach beside it."""
+"""The code of a records folder: decoded without running it, and what it would reach beside it."""
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from core.data.findings import Finding
+from core.data.findings import Finding, Status
 from core.score.rules import found
 from tools.checks.folder import Folder
+from tools.checks.reach import reaches
+from tools.strangers.bounded import Budget
 from tools.strangers.packed import MAX_FILE_BYTES, Unpacked, unpack_script
 from tools.strangers.script_source import parse
 
 SCRIPT = "train_gpt.py"
-NETWORK = {
-    *("requests", "httpx", "aiohttp", "ftplib", "urllib3", "wget", "smtplib", "paramiko"),
-    *("urllib.request", "http.client", "boto3"),
-}
-PERHAPS_NETWORK = {"socket", "huggingface_hub", "datasets", "kernels", "wandb", "hf_transfer"}
-# What every Linux has and no submission can hide anything in.
-HARMLESS = re.compile(r"/(dev/(null|shm|stdout|stderr|urandom)|proc/|sys/|usr/bin/env|bin/)")
-_ABSOLUTE = re.compile(r"(/[\w.@+-]+){2,}/?|~/.*|[A-Za-z]:\\.+")
-_ABOVE = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
-_READERS = {
-    *("open", "Path", "PurePath", "fromfile", "memmap", "load", "loadtxt", "genfromtxt", "glob"),
-    *("iglob", "listdir", "scandir", "walk", "chdir", "run", "Popen", "system", "check_output"),
-    *("call", "read_text", "read_bytes", "load_file", "safe_open", "SentencePieceProcessor"),
-    *("import_module", "spec_from_file_location", "run_path", "CDLL", "load_library", "copy"),
-    *("symlink", "copyfile", "realpath", "joinpath", "join", "insert", "append"),
-}
+MAX_HELPERS = 48  # beside the script that are read
+MAX_HELPER_BYTES = 2_000_000  # of all together
+HELPERS_UNPACK_TO = 16_000_000  # bytes, all together
+SHOWN = 50  # findings of one file
 
 
-def check_script(folder: Folder) -> tuple[Unpacked | None, list[Finding]]:
-    """The script's innermost source, where it can be told, and its two rules."""
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """The script, where it can be read; the Python files beside it; and which of these it names."""
+
+    script: Unpacked | None = None
+    helpers: Mapping[str, Unpacked] = field(default_factory=dict)
+    named: frozenset[str] = frozenset()  # by the script, or by one that is named
+
+    @property
+    def source(self) -> str:
+        """All that may run as one text, to look for the names of other files."""
+        ran = [held for path, held in self.helpers.items() if path in self.named]
+        return "\n".join(map(names_in, [*([self.script] if self.script else []), *ran]))
+
+
+def check_script(folder: Folder) -> tuple[Code, list[Finding]]:
+    """The code where it can be told, and its two rules."""
     entry = folder.file(SCRIPT)
     if entry is None:
-        return None, [found("script", "FAIL", SCRIPT, "missing")]
+        return Code(), [found("script", "FAIL", SCRIPT, "missing")]
     try:
         script = unpack_script(folder.read(entry, MAX_FILE_BYTES + 1), SCRIPT)
     except (ValueError, OSError) as error:
-        return None, [found("script", "FAIL", SCRIPT, f"{error!s:.300}")]
+        return Code(), [found("script", "FAIL", SCRIPT, f"{error!s:.300}")]
+    helpers, broken = _helpers(folder)
+    named = _named(script, helpers, broken)
+    findings = [*_decoded(script), *_broken(broken, named)]
+    reached = list(_self_contained(SCRIPT, script, True))
+    for path, helper in helpers.items():
+        reached += _self_contained(path, helper, path in named)
+    if not reached:
+        read = f"{1 + len(helpers)} files" if helpers else "its source"
+        said = f"no path outside of the folder, no network and no other program in {read}"
+        reached = [found("self-contained", "PASS", SCRIPT, said)]
+    return Code(script=script, helpers=helpers, named=named), [*findings, *reached]
+
+
+def names_in(script: Unpacked) -> str:
+    """All source of a script as one text, to look for the names of other files."""
+    return "\n".join(module.source for module in script.sources)
+
+
+def _decoded(script: Unpacked) -> list[Finding]:
     how = " in ".join(layer.method for layer in script.layers) or "not packed"
     findings = [
         found("script", "UNDECIDED", SCRIPT, f"only running would tell: {said:.200}")
@@ -48,92 +72,76 @@ def check_script(folder: Folder) -> tuple[Unpacked | None, list[Finding]]:
     ]
     if not findings:
         size = sum(len(module.source.encode("utf-8", "replace")) for module in script.modules)
-        findings.append(found("script", "PASS", SCRIPT, f"{how}, {size:,} bytes of source"))
-    return script, [*findings, *_self_contained(script)]
+        said = f"{how}, {size:,} bytes of source"
+        if script.loaders:
+            said += "; its loader does more than decode: golf unpack shows it"
+        findings.append(found("script", "PASS", SCRIPT, said))
+    return findings
 
 
-def names_in(script: Unpacked) -> str:
-    """All source of a script as one text, to look for the names of other files."""
-    return "\n".join(module.source for module in script.modules)
+def _helpers(folder: Folder) -> tuple[dict[str, Unpacked], dict[str, str]]:
+    """The Python files beside the script, read; and why others are not."""
+    helpers: dict[str, Unpacked] = {}
+    broken: dict[str, str] = {}
+    room, budget = MAX_HELPER_BYTES, Budget(HELPERS_UNPACK_TO)
+    for entry in folder.files:
+        if entry.suffix != ".py" or entry.path == SCRIPT:
+            continue
+        room -= entry.size
+        if room < 0 or len(helpers) >= MAX_HELPERS:
+            broken[entry.path] = _TOO_MUCH
+            continue
+        try:
+            helpers[entry.path] = unpack_script(folder.read(entry), entry.path, budget)
+        except (ValueError, OSError) as error:
+            broken[entry.path] = f"{error!s:.300}"
+    return helpers, broken
 
 
-def _self_contained(script: Unpacked) -> Iterator[Finding]:
-    told: dict[tuple[str, str], Finding] = {}
-    for module in script.modules:
+_TOO_MUCH = (
+    f"not read: {MAX_HELPERS} files of {MAX_HELPER_BYTES:,} bytes are the most beside the script"
+)
+
+
+def _named(
+    script: Unpacked, helpers: Mapping[str, Unpacked], broken: Mapping[str, str]
+) -> frozenset[str]:
+    """The files that the script names, and those that these name."""
+    named: set[str] = set()
+    sources = [names_in(script)]
+    while sources:
+        source = sources.pop()
+        new = [path for path in (*helpers, *broken) if path not in named and is_named(path, source)]
+        named.update(new)
+        sources += [names_in(helpers[path]) for path in new if path in helpers]
+    return frozenset(named)
+
+
+def _broken(broken: Mapping[str, str], named: frozenset[str]) -> Iterator[Finding]:
+    for path, said in list(broken.items())[:SHOWN]:
+        sure = path in named and said != _TOO_MUCH
+        yield found("script", "FAIL" if sure else "UNDECIDED", path, said)
+
+
+def _self_contained(path: str, script: Unpacked, runs: bool) -> Iterator[Finding]:
+    """What one file would reach; a file that the script does not name leaves it open."""
+    told: dict[tuple[Status, str], None] = {}
+    for module in script.sources:
         try:
             tree = parse(module.source).tree
         except ValueError as error:
-            said = f"{module.name}: {error!s:.200}"
-            told[module.name, ""] = found("self-contained", "UNDECIDED", SCRIPT, said)
+            told["UNDECIDED", f"{module.name}: {error!s:.200}"] = None
             continue
-        for finding in (*_imports(tree), *_paths(tree)):
-            told.setdefault((finding.status, finding.evidence), finding)
-    yield from list(told.values())[:50]
+        for one in reaches(tree):
+            told.setdefault((one.status, one.said))
     if script.unresolved:
-        said = "part of the source cannot be told without running it"
-        yield found("self-contained", "UNDECIDED", SCRIPT, said)
-    elif not told:
-        said = "no path outside of the folder and no network in its source"
-        yield found("self-contained", "PASS", SCRIPT, said)
-
-
-def _imports(tree: ast.Module) -> Iterator[Finding]:
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Import | ast.ImportFrom):
-            continue
-        names = [alias.name for alias in node.names]
-        if isinstance(node, ast.ImportFrom):
-            names = [node.module or "", *(f"{node.module}.{name}" for name in names)]
-        for name in names:
-            if name in NETWORK or name.split(".")[0] in NETWORK:
-                said = f"line {node.lineno} imports {name}, which is for the network"
-                yield found("self-contained", "FAIL", SCRIPT, said)
-            elif name.split(".")[0] in PERHAPS_NETWORK and "." not in name:
-                said = f"line {node.lineno} imports {name}, which can use the network"
-                yield found("self-contained", "UNDECIDED", SCRIPT, said)
-
-
-def _paths(tree: ast.Module) -> Iterator[Finding]:
-    """Paths outside of the folder among the texts: read, or only named."""
-    read = _read_texts(tree)
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
-            continue
-        text = node.value
-        if len(text) > 400 or "\n" in text or not outside(text):
-            continue
-        if id(node) in read:
-            said = f"line {node.lineno} reads {text[:120]!r}, outside of the folder"
-            yield found("self-contained", "FAIL", SCRIPT, said)
+        told["UNDECIDED", "part of the source cannot be told without running it"] = None
+    failed = [key for key in told if key[0] == "FAIL"]
+    for status, said in [*failed, *(key for key in told if key[0] != "FAIL")][:SHOWN]:
+        if runs:
+            yield found("self-contained", status, path, said)
         else:
-            said = f"line {node.lineno} names {text[:120]!r}, outside of the folder"
-            yield found("self-contained", "UNDECIDED", SCRIPT, said)
-
-
-def outside(text: str) -> bool:
-    """Whether a text is a path that leaves the folder."""
-    if HARMLESS.match(text):
-        return False
-    return bool(_ABSOLUTE.fullmatch(text) or (_ABOVE.search(text) and " " not in text))
-
-
-def _read_texts(tree: ast.Module) -> set[int]:
-    """The texts within calls that open, list, run or import what they name."""
-    texts: set[int] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _called(node.func) in _READERS:
-            arguments = [*node.args, *(word.value for word in node.keywords)]
-            if isinstance(node.func, ast.Attribute):
-                arguments.append(node.func.value)
-            for argument in arguments:
-                texts.update(id(n) for n in ast.walk(argument) if isinstance(n, ast.Constant))
-    return texts
-
-
-def _called(function: ast.expr) -> str:
-    if isinstance(function, ast.Attribute):
-        return function.attr
-    return function.id if isinstance(function, ast.Name) else ""
+            yield found("self-contained", "UNDECIDED", path, f"{said}; the script names no {path}")
 
 
 def is_named(path: str, source: str) -> bool:
@@ -143,6 +151,6 @@ def is_named(path: str, source: str) -> bool:
         return True
     modules = {*pure.parts[:-1], *([pure.stem] if len(pure.parts) == 1 else [])} - {"."}
     names = "|".join(re.escape(name) for name in modules)
-    return (
-        re.search(rf"(?m)(^|;)\s*(import|from)\b[^\n;]*(?<![\w.])({names})\b", source) is not None
-    )
+    statement = rf"(?m)(^|;)\s*(import|from)\b[^\n;]*(?<![\w.])({names})\b"
+    call = rf"(import_module|__import__)\(\s*['\"]({names})['\".]"
+    return any(re.search(pattern, source) for pattern in (statement, call))

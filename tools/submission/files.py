@@ -60,7 +60,7 @@ def track_of(runs: Sequence[Run]) -> str:
     low, high = VALIDATION_BYTES
     for run in runs:
         told = run.log
-        if told.world_size != WORLD_SIZE or not low <= (told.bytes or 0) <= high:
+        if told.lossy or told.world_size != WORLD_SIZE or not low <= (told.bytes or 0) <= high:
             return NON_RECORD
     return RECORD
 
@@ -161,20 +161,29 @@ def _for_auditors(runs: Sequence[Run], script: bytes, tokenizer: bytes) -> dict[
             "sha256": digest,
             "shipped": digest not in TASK_TOKENIZERS,
         },
-        "validation": _validation(first),
+        "validation": _validation(first, digest),
         "recipe": to_plain(recipe),
     }
 
 
-def _validation(run: Run) -> dict[str, Any]:
-    """What was scored; where its shards still have their manifest, also by their hashes."""
+def _validation(run: Run, tokenizer: str) -> dict[str, Any]:
+    """What was scored; where its shards still have their manifest, also by their hashes.
+
+    ValueError where the shards were made with another tokenizer than is shipped.
+    """
     told: dict[str, Any] = {"targets": run.log.tokens, "bytes": run.log.bytes}
     folder = Path(run.recipe.data.path)
     try:
         manifest: Mapping[str, Any] = (read_manifest(folder) if folder.is_dir() else None) or {}
     except ValueError:
         return told
-    splits, files = manifest.get("splits"), manifest.get("files")
+    splits, files, made = (manifest.get(key) for key in ("splits", "files", "tokenizer"))
+    told["tokenizer_sha256"] = made.get("sha256") if isinstance(made, dict) else None
+    if told["tokenizer_sha256"] not in (None, tokenizer):
+        raise ValueError(
+            f"the tokenizer has SHA-256 {tokenizer[:16]}, the shards in {folder} were made with "
+            f"{told['tokenizer_sha256']!s:.16}; name that one with --tokenizer"
+        )
     if isinstance(splits, dict) and isinstance(splits.get("val"), dict):
         told["documents_sha256"] = splits["val"].get("documents_sha256")
     if isinstance(files, dict):
@@ -183,12 +192,17 @@ def _validation(run: Run) -> dict[str, Any]:
 
 
 def _tokenizer(run: Run, given: Path | None) -> bytes:
-    path = given or Path(run.recipe.data.tokenizer)
+    trained = Path(run.recipe.data.tokenizer)
+    path = given or trained
     if not path.is_file():
         raise ValueError(f"{path}: the runs' tokenizer is not there; name it with --tokenizer")
     if path.stat().st_size > MAX_TOKENIZER_BYTES:
         raise ValueError(f"{path}: more than {MAX_TOKENIZER_BYTES:,} bytes, no tokenizer")
-    return path.read_bytes()
+    data = path.read_bytes()
+    known = trained.is_file() and trained.stat().st_size <= MAX_TOKENIZER_BYTES
+    if known and trained.read_bytes() != data:
+        raise ValueError(f"{path} is not {trained}, which the runs were trained with")
+    return data
 
 
 def _version() -> str:

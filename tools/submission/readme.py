@@ -46,6 +46,10 @@ def _remarks(runs: Sequence[Run], fields: Mapping[str, Any], unlimited: bool) ->
         told.append(f"This is no record: it shows {len(runs)} runs where a record shows {RUNS}.")
     if unlimited:
         told.append("This is a submission of unlimited compute: training took as long as it took.")
+    if runs[0].log.lossy:
+        told.append(
+            f"The scores are lossy, and compare with none of the whole text: {runs[0].log.lossy}"
+        )
     if runs[0].backend != "torch":
         told.append(
             f"The runs were trained with {runs[0].backend}; train_gpt.py is the same recipe on "
