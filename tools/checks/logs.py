@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,6 +18,8 @@ from tools.checks.seed_logs import SeedLog, disagreeing
 from tools.checks.settings import unlike
 from tools.checks.times import check_times
 from tools.strangers.logs import usable
+
+_BAD_STEP = re.compile(r"^bad_step:(\d{1,9})/", re.M)  # not finite, and not applied
 
 
 def check_logs(case: Case) -> Iterator[Finding]:
@@ -75,11 +78,10 @@ def _unfinished(case: Case, log: SeedLog) -> Iterator[str]:
 
 def _odd_lines(case: Case, log: SeedLog) -> Iterator[str]:
     """Lines that cannot stand in the log of one good run."""
-    for step in log.log.steps:
-        skipped = f"bad_step:{step.step}/"
-        if not math.isfinite(step.train_loss) and skipped not in log.results:
-            yield f"line {step.line}: train_loss {step.train_loss} in step {step.step}"
-            break
+    odd = [step for step in log.log.steps if not math.isfinite(step.train_loss)]
+    skipped = set(_BAD_STEP.findall(log.results)) if odd else set()
+    for step in [step for step in odd if str(step.step) not in skipped][:1]:
+        yield f"line {step.line}: train_loss {step.train_loss} in step {step.step}"
     sure = case.ours or log.recipe_hash is not None
     score = log.log.score
     if score is not None and (sure or score.label.startswith("final")):

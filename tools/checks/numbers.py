@@ -63,7 +63,8 @@ class Claim:
 def check_numbers(case: Case) -> Iterator[Finding]:
     if case.submission is None:
         return
-    told = {log.name: _told(case, log) for log in case.logs}
+    code = sum_of(itemise(case), "counted")
+    told = {log.name: _told(case, log, code) for log in case.logs}
     known: list[float] | None = None
     claims = list(_claims(case))
     bad: list[tuple[Status, Claim, str]] = []
@@ -110,10 +111,9 @@ def _meaning(name: str) -> str | None:
     return None
 
 
-def _told(case: Case, log: SeedLog) -> dict[str, list[float]]:
+def _told(case: Case, log: SeedLog, code: int) -> dict[str, list[float]]:
     """What one log says, by meaning; times in milliseconds."""
     run, model = log.log, model_bytes(log)
-    code = sum_of(itemise(case), "counted")
     before = [x for x in run.finals if not x.after_quantization]
     evals = [x.eval_time_ms for x in run.finals if x.after_quantization]
     averages = [x.step_avg_ms for x in run.steps] + [x.step_avg_ms for x in run.vals]

@@ -46,6 +46,7 @@ _FETCHERS = re.compile(
     r"\b(pip3?|uv|npm|cargo|brew)\b.*\b(install|download|add)\b|\bgit\b.*\b(clone|pull|fetch)\b|"
     r"\b(aws|hf|kaggle)\b.*\b(s3|cp|download)\b|\b(https?|ftp|s3|gs)://"
 )
+_ENVIRONMENT = re.compile(r"os\.(get)?env(iron)?b?(\.get|\.pop|\.setdefault)?")
 _URL = re.compile(r"(https?|ftp|s3|gs|hf)://", re.I)
 _SHOWS = re.compile(r"nvidia-smi\b")  # what every reference script starts, and which only shows
 _IMPORTERS = {"__import__", "importlib.import_module", "importlib.__import__", "pkgutil.get_data"}
@@ -65,6 +66,7 @@ def reaches(tree: ast.Module) -> Iterator[Reach]:
     """Everything that the source of this tree would reach outside of its folder."""
     names = bound_names(tree)
     yield from _imports(tree)
+    behind = tails(tree)
     called: set[int] = set()
     read: set[int] = set()
     for node in ast.walk(tree):
@@ -72,9 +74,9 @@ def reaches(tree: ast.Module) -> Iterator[Reach]:
             called.add(id(node.func))
             name = names.dotted(node.func)
             yield from _call(node, name, names)
-            yield from _read(node, name.rsplit(".", 1)[-1], names, read)
+            yield from _read(node, name.rsplit(".", 1)[-1], names, behind, read)
     yield from _handed_on(tree, names, called)
-    yield from _named(tree, read)
+    yield from _named(tree, behind, read)
 
 
 def _imports(tree: ast.Module) -> Iterator[Reach]:
@@ -112,7 +114,7 @@ def _call(node: ast.Call, name: str, names: Names) -> Iterator[Reach]:
         yield Reach(status="UNDECIDED", said=f"line {line} loads a library by {name}")
     elif last in ("expanduser", "home", "gethomedir", "expandvars") and "." in name:
         yield from _home(node, name, last, names)
-    elif name in ("os.getenv", "os.environ.get") and node.args and _text(node.args[0]) == "HOME":
+    elif _ENVIRONMENT.fullmatch(name) and node.args and _text(node.args[0]) == "HOME":
         yield Reach(status="UNDECIDED", said=f"line {line} asks for HOME")
     elif name == "getattr" and _takes_anything(node, names):
         held = names.dotted(node.args[0])
@@ -166,7 +168,9 @@ def _home(node: ast.Call, name: str, last: str, names: Names) -> Iterator[Reach]
         yield Reach(status="FAIL" if told else "UNDECIDED", said=said)
 
 
-def _read(node: ast.Call, last: str, names: Names, read: set[int]) -> Iterator[Reach]:
+def _read(
+    node: ast.Call, last: str, names: Names, behind: set[int], read: set[int]
+) -> Iterator[Reach]:
     """Paths among the arguments of a call that opens, lists or runs what they name."""
     if last not in _READERS and last not in _PERHAPS_READERS:
         return
@@ -181,12 +185,11 @@ def _read(node: ast.Call, last: str, names: Names, read: set[int]) -> Iterator[R
             said = f"line {node.lineno} reads {head.text[:120]!r}, outside of the folder"
             yield Reach(status="FAIL", said=said)
             continue
-        yield from _inside(argument, names, read)
+        yield from _inside(argument, names, behind, read)
 
 
-def _inside(argument: ast.expr, names: Names, read: set[int]) -> Iterator[Reach]:
+def _inside(argument: ast.expr, names: Names, behind: set[int], read: set[int]) -> Iterator[Reach]:
     """Texts anywhere in an argument; what stands behind another text is no start of a path."""
-    behind = tails(argument)
     for one in ast.walk(argument):
         if isinstance(one, ast.Attribute) and names.dotted(one) == "os.pardir":
             said = f"line {one.lineno} reads os.pardir, outside of the folder"
@@ -215,12 +218,11 @@ def _handed_on(tree: ast.Module, names: Names, called: set[int]) -> Iterator[Rea
 def _asks_for_home(node: ast.AST, names: Names) -> bool:
     if not isinstance(node, ast.Subscript) or _text(node.slice) != "HOME":
         return False
-    return names.dotted(node.value) == "os.environ"
+    return _ENVIRONMENT.fullmatch(names.dotted(node.value)) is not None
 
 
-def _named(tree: ast.Module, read: set[int]) -> Iterator[Reach]:
+def _named(tree: ast.Module, behind: set[int], read: set[int]) -> Iterator[Reach]:
     """Paths outside of the folder that stand in the source and are not seen to be read."""
-    behind = tails(tree)
     for node in ast.walk(tree):
         text = _text(node)
         if text is None or id(node) in read or not _is_path(text):

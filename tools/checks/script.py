@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from core.data.findings import Finding, Status
@@ -17,8 +18,11 @@ from tools.strangers.script_source import parse
 
 SCRIPT = "train_gpt.py"
 MAX_HELPERS = 48  # beside the script that are read
-MAX_HELPER_BYTES = 2_000_000  # of all together
-HELPERS_UNPACK_TO = 16_000_000  # bytes, all together
+MAX_HELPER_BYTES = 1_000_000  # of all together
+HELPERS_UNPACK_TO = 1_000_000  # bytes, all together
+MAX_REACHES = 3_000  # of one module
+MAX_CHARACTERS = 2_000_000  # of a script in which other files are looked for
+_LONG = re.compile(r"[^\s'\"]{400,}")
 SHOWN = 50  # findings of one file
 
 
@@ -30,7 +34,7 @@ class Code:
     helpers: Mapping[str, Unpacked] = field(default_factory=dict)
     named: frozenset[str] = frozenset()  # by the script, or by one that is named
 
-    @property
+    @cached_property
     def source(self) -> str:
         """All that may run as one text, to look for the names of other files."""
         ran = [held for path, held in self.helpers.items() if path in self.named]
@@ -60,8 +64,11 @@ def check_script(folder: Folder) -> tuple[Code, list[Finding]]:
 
 
 def names_in(script: Unpacked) -> str:
-    """All source of a script as one text, to look for the names of other files."""
-    return "\n".join(module.source for module in script.sources)
+    """All source of a script as one text, to look for the names of other files; without words that
+    are too long to be one.
+    """
+    texts = (_LONG.sub("", module.source) for module in script.sources)
+    return "\n".join(texts)[:MAX_CHARACTERS]
 
 
 def _decoded(script: Unpacked) -> list[Finding]:
@@ -132,8 +139,13 @@ def _self_contained(path: str, script: Unpacked, runs: bool) -> Iterator[Finding
         except ValueError as error:
             told["UNDECIDED", f"{module.name}: {error!s:.200}"] = None
             continue
-        for one in reaches(tree):
+        for at, one in enumerate(reaches(tree)):
             told.setdefault((one.status, one.said))
+            if at > MAX_REACHES:
+                told["UNDECIDED", f"more than {MAX_REACHES:,} findings: the rest is not told"] = (
+                    None
+                )
+                break
     if script.unresolved:
         told["UNDECIDED", "part of the source cannot be told without running it"] = None
     failed = [key for key in told if key[0] == "FAIL"]
@@ -151,6 +163,6 @@ def is_named(path: str, source: str) -> bool:
         return True
     modules = {*pure.parts[:-1], *([pure.stem] if len(pure.parts) == 1 else [])} - {"."}
     names = "|".join(re.escape(name) for name in modules)
-    statement = rf"(?m)(^|;)\s*(import|from)\b[^\n;]*(?<![\w.])({names})\b"
+    statement = rf"(?m)(^|;)[ \t]*(import|from)\b[^\n;]*(?<![\w.])({names})\b"
     call = rf"(import_module|__import__)\(\s*['\"]({names})['\".]"
     return any(re.search(pattern, source) for pattern in (statement, call))

@@ -11,7 +11,7 @@ from tools.checks.folder import Entry, Folder
 from tools.strangers.logs import MAX_BYTES, RunLog, read_text
 
 MAX_LOGS = 64
-MAX_LOGS_BYTES = 32 << 20  # of all logs; each may have MAX_BYTES
+MAX_LOGS_BYTES = 16 << 20  # of all logs; each may have MAX_BYTES
 _START = re.compile(r"^recipe:(\S{1,80}) hash:([0-9a-f]{16}) seed:(\d{1,15}) ", re.M)
 _IDENTITY = re.compile(r"^identity:([0-9a-f]{64})$", re.M)
 _VERDICT = re.compile(r"(fits|failed: over the cap): artifact_bytes:(\d{1,15}) ")

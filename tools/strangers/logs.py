@@ -37,7 +37,7 @@ from tools.strangers.log_lines import (
 )
 from tools.strangers.log_source import recipe_settings, source_end
 
-MAX_BYTES = 16 << 20  # of a log; the longest public one has 2 MB
+MAX_BYTES = 8 << 20  # of a log; the longest public one has 2 MB
 MAX_LINES = 200_000
 
 _SEED_IN_NAME = re.compile(r"(?:^|[^a-z])(?:seed|s)[-_]?(\d{1,10})(?!\d)", re.IGNORECASE)
