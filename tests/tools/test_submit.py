@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from core.data.tokenizer import train_tokenizer
 from core.score.rules import TASK_TOKENIZERS
 from core.train.recipe import Recipe
 from tests.conftest import Text
@@ -189,6 +190,46 @@ def test_few_and_usage(runs: list[Path], tmp_path: Path, capsys: Capture) -> Non
     assert "there already" in capsys.readouterr().err
     assert submit(runs, "--track", "10min_16mb", "--out", tmp_path / "record") == 1
     assert "implied bytes" in capsys.readouterr().err
+
+
+def test_only_the_tokenizer_of_the_runs_is_shipped(
+    runs: list[Path], text: Text, tmp_path: Path, capsys: Capture
+) -> None:
+    note, other = tmp_path / "note.model", tmp_path / "other.model"
+    note.write_text("no tokenizer\n")
+    train_tokenizer(text.documents, 370, other)
+    moved = [Path(shutil.copytree(run, tmp_path / run.name)) for run in runs]
+    for run in moved:  # as where the runs' tokenizer is not at hand
+        edit("recipe.json", re.escape(str(text.model)), str(tmp_path / "gone" / text.model.name))(run)
+    for case, tokenizer, why in (
+        (runs, note, "which the runs were trained with"),
+        (runs, other, "which the runs were trained with"),
+        (moved, note, "note.model"),
+        (moved, other, "the shards in"),
+    ):
+        assert submit(case, "--tokenizer", tokenizer, "--out", tmp_path / "out") == 1
+        assert why in capsys.readouterr().err
+    assert submit(moved, "--tokenizer", text.model, "--out", tmp_path / "out") == 0
+    fields = json.loads((tmp_path / "out/submission.json").read_text())
+    assert fields["golf"]["validation"]["tokenizer_sha256"] == text.tokenizer.sha256
+
+
+def test_a_lossy_score_is_told_and_no_record(
+    runs: list[Path], tmp_path: Path, capsys: Capture
+) -> None:
+    copies = [Path(shutil.copytree(run, tmp_path / run.name)) for run in runs]
+    for run in copies:
+        edit("log.txt", r"^(final_.*)$", r'\1 lossy:"its text is folded to lower case"')(run)
+    assert submit(copies, "--out", tmp_path / "out") == 0
+    assert "UNDECIDED lossless" in capsys.readouterr().err
+    assert "The scores are lossy" in (tmp_path / "out/README.md").read_text()
+    assert submit(copies, "--track", "10min_16mb", "--out", tmp_path / "record") == 1
+    assert "its score is lossy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("day", ["2026-99-99", "2026-02-30", "2026-3-18", "2026-03-18Z"])
+def test_only_days_of_the_calendar(day: str, runs: list[Path], tmp_path: Path) -> None:
+    assert submit(runs, "--date", day, "--out", tmp_path / "out") == 2
 
 
 def git(place: Path, *words: str) -> str:

@@ -66,11 +66,12 @@ class Calls(Expressions):
         text = isinstance(mode, str) and "b" not in mode
         if isinstance(path, Ref) and path.name in (_SELF, "sys.argv"):
             return File(path=None, content=self.file, text=text)
-        for file in self.files:
-            if isinstance(path, str) and file.path == path:
-                return file
+        if isinstance(path, str) and path in self.by_path:
+            return self.by_path[path]
         file = File(path=path if isinstance(path, str) else OTHER, text=text)
         self.files.append(file)
+        if isinstance(path, str):
+            self.by_path[path] = file
         return file
 
 

@@ -35,6 +35,7 @@ class Expressions:
         self.file = file  # what the script finds when it opens itself
         self.literals = literals  # long literals, kept apart from the parsed text
         self.files: list[File] = []
+        self.by_path: dict[str, File] = {}
 
     def value(self, node: ast.AST | None, scope: Scope) -> Value:
         self.work.step()

@@ -15,6 +15,7 @@ from typing import Any
 
 from core.arch.fields import to_plain
 from core.data.export import read_manifest
+from core.data.tokenizer import tokenizer_of
 from core.score.rules import TASK_TOKENIZERS, VALIDATION_BYTES, WORLD_SIZE
 from core.score.stats import sample
 from tools.bundling.script import bundle, elsewhere, readable
@@ -202,6 +203,9 @@ def _tokenizer(run: Run, given: Path | None) -> bytes:
     known = trained.is_file() and trained.stat().st_size <= MAX_TOKENIZER_BYTES
     if known and trained.read_bytes() != data:
         raise ValueError(f"{path} is not {trained}, which the runs were trained with")
+    pieces, room = tokenizer_of(path.name, data).vocab_size, run.recipe.arch.vocab_size
+    if pieces > room:
+        raise ValueError(f"{path} has {pieces:,} pieces, the runs' models have room for {room:,}")
     return data
 
 
