@@ -199,8 +199,9 @@ def test_only_the_tokenizer_of_the_runs_is_shipped(
     note.write_text("no tokenizer\n")
     train_tokenizer(text.documents, 370, other)
     moved = [Path(shutil.copytree(run, tmp_path / run.name)) for run in runs]
+    gone = str(tmp_path / "gone" / text.model.name)
     for run in moved:  # as where the runs' tokenizer is not at hand
-        edit("recipe.json", re.escape(str(text.model)), str(tmp_path / "gone" / text.model.name))(run)
+        edit("recipe.json", re.escape(str(text.model)), gone)(run)
     for case, tokenizer, why in (
         (runs, note, "which the runs were trained with"),
         (runs, other, "which the runs were trained with"),
