@@ -290,6 +290,8 @@ LOADERS = {  # what stands around the payload: (lines before, lines behind, part
     "a request": ("import requests\nW = requests.get('http://a').content", "", "requests.get"),
     "a file": ("W = open('/home/w.bin').read()", "", "open('/home/w.bin')"),
     "code behind it": ("", "def train(x):\n    return x", "def train"),
+    "a line to run": ("exec('import os; os.system(\\'curl x\\')')", "", "curl x"),
+    "a line that is kept": ("w = 'import evil'\nexec(w)", "", "import evil"),
     "a name for it": ("SEED = '7'", "", "SEED = '7'"),
     "another payload": (f"W = {'x' * 300!r}", "", "300 characters, SHA-256"),
 }
@@ -364,9 +366,10 @@ def test_modules_are_written_within_the_folder(
     (tmp_path / "s.py").write_text(script)
     assert main(["unpack", str(tmp_path / "s.py"), "--out", str(tmp_path / "out")]) == 0
     written = list((tmp_path / "out").iterdir())
-    assert len(written) == len(names) and {path.suffix for path in written} == {".py"}
+    assert len(written) == len(names) + 1  # and the loader, for its odd names
+    assert {path.suffix for path in written} == {".py"}
     assert {path.name for path in tmp_path.iterdir()} == {"s.py", "out"}
-    assert len(capsys.readouterr().out.splitlines()) == len(names)
+    assert len(capsys.readouterr().out.splitlines()) == len(names) + 1
     assert main(["unpack", str(tmp_path / "s.py"), "--out", str(tmp_path / "out")]) == 1
     assert "new or empty folder" in capsys.readouterr().err
     for name in [*names, ".hidden", "-", "\u202e"]:

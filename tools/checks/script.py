@@ -81,7 +81,7 @@ def _decoded(script: Unpacked) -> list[Finding]:
         size = sum(len(module.source.encode("utf-8", "replace")) for module in script.modules)
         said = f"{how}, {size:,} bytes of source"
         if script.loaders:
-            said += "; its loader does more than decode: golf unpack shows it"
+            said += "; golf unpack shows what its loader does beside decoding"
         findings.append(found("script", "PASS", SCRIPT, said))
     return findings
 

@@ -12,6 +12,7 @@ import copy
 import hashlib
 import re
 from collections.abc import Container
+from typing import Any
 
 from tools.strangers.script_source import PAYLOAD
 
@@ -30,6 +31,7 @@ _CALLS = {  # by their last word
 _STATEMENTS = (ast.Import, ast.ImportFrom, ast.Assign, ast.Expr, ast.If, ast.For, ast.Pass)
 _BUILTINS = frozenset(dir(builtins))
 _MARK = re.compile("\x01\\d+\x02")  # of a literal that was set apart
+_WORD = re.compile(r"[\w<>.#@:,+/-]{0,32}")
 _KEPT_IN = {"linecache.cache", "sys.modules"}
 
 
@@ -39,13 +41,15 @@ def loader_of(tree: ast.Module, literals: dict[str, str], decoded: Container[obj
 
     A literal of `decoded` is shown unpacked; of another the mark tells its hash.
     """
-    shown = copy.deepcopy(tree)
-    if _only_decodes(tree.body, _imported(tree)):
-        used = {x.id for x in ast.walk(tree) if isinstance(x, ast.Name) and _is_load(x)}
-        shown.body = [one for one in shown.body if _sets(one) - used]
+    short = _Short(literals, decoded)
+    used = {x.id for x in ast.walk(tree) if isinstance(x, ast.Name) and _is_load(x)}
+    sets = [one for one in tree.body if _sets(one) - used]
+    rest = [one for one in tree.body if one not in sets]
+    quiet = _only_decodes(tree.body, _imported(tree)) and all(map(short.tells_nothing, rest))
+    shown = ast.Module(body=copy.deepcopy(sets if quiet else tree.body), type_ignores=[])
     if not shown.body:
         return ""
-    shown = _Short(literals, decoded).visit(shown)
+    shown = short.visit(shown)
     return ast.unparse(ast.fix_missing_locations(shown)) + "\n"
 
 
@@ -134,9 +138,7 @@ class _Short(ast.NodeTransformer):
         self.literals, self.decoded = literals, decoded
 
     def visit_Constant(self, node: ast.Constant) -> ast.Constant:
-        value = node.value
-        if isinstance(value, str) and self.literals:
-            value = _MARK.sub(lambda mark: self.literals.get(mark[0], mark[0]), value)
+        value = self._whole(node.value)
         if not isinstance(value, str | bytes) or len(value) < PAYLOAD:
             return node
         raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
@@ -144,6 +146,22 @@ class _Short(ast.NodeTransformer):
         if self._is_shown(value):
             return ast.Constant(f"<{size}, unpacked>")
         return ast.Constant(f"<{size}, SHA-256 {hashlib.sha256(raw).hexdigest()[:16]}>")
+
+    def tells_nothing(self, statement: ast.stmt) -> bool:
+        """Whether its texts are decoded, or words that could be no code."""
+        texts = (one.value for one in ast.walk(statement) if isinstance(one, ast.Constant))
+        return all(
+            _WORD.fullmatch(text if isinstance(text, str) else text.decode("latin-1"))
+            or self._is_shown(self._whole(text))
+            for text in texts
+            if isinstance(text, str | bytes)
+        )
+
+    def _whole(self, value: Any) -> Any:
+        """A literal in the place of its mark."""
+        if isinstance(value, str) and self.literals:
+            return _MARK.sub(lambda mark: self.literals.get(mark[0], mark[0]), value)
+        return value
 
     def _is_shown(self, value: str | bytes) -> bool:
         if value in self.decoded:
