@@ -17,7 +17,7 @@ from core.train.recipe import Recipe, recipe_hash
 from core.train.run_folder import load_recipe
 from tools.bundling.script import elsewhere
 from tools.strangers.log_lines import FinalLine
-from tools.strangers.logs import RunLog, read_text, usable
+from tools.strangers.logs import MAX_BYTES, RunLog, read_text, usable
 
 _VERDICT = re.compile(r"^(?:fits|failed: over the cap): artifact_bytes:\d+ ")
 # Its last words may be sentences, as why a kernel was chosen.
@@ -29,7 +29,6 @@ _START = re.compile(
 _IDENTITY = re.compile(r"^identity:([0-9a-f]{64})$", re.M)
 # An absolute path wherever it begins: behind a space, a quote, an equals sign or a colon.
 _PATH = re.compile(r"(?<![\w./~\\])(?:~[\w.-]*|[A-Za-z]:)?(?:[/\\][^\s/\\'\",;:)\]}]+)+[/\\]?")
-MAX_LOG_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +132,11 @@ def _load(folder: Path) -> Run:
     for name in ("log.txt", "model.bin"):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} is not finished: it has no {name}")
-    if (folder / "log.txt").stat().st_size > MAX_LOG_BYTES:
-        raise ValueError(f"{folder}/log.txt has more than {MAX_LOG_BYTES:,} bytes")
+    if (folder / "log.txt").stat().st_size > MAX_BYTES:
+        raise ValueError(
+            f"{folder}/log.txt has more than {MAX_BYTES:,} bytes, the most that is read of a log; "
+            "log fewer steps"
+        )
     text = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
     model = (folder / "model.bin").read_bytes()
     text = without_paths(text, recipe)
