@@ -35,7 +35,7 @@ from core.train.events import (
 )
 from core.train.finish import Finished, finish, look
 from core.train.keeper import Ask, Keeper, Lead, Snapshot, Stopped, check_snapshot
-from core.train.qat import noise_keys, rounded_levels
+from core.train.qat import noise_keys, rounded_grids
 from core.train.reader import StepReader
 from core.train.recipe import Recipe
 from core.train.schedules import PLAIN, Knobs, Stage, after, knobs, stages, validates
@@ -55,7 +55,7 @@ class Trainer:
         self.optimizer = Optimizer(recipe.arch, recipe.optim, compiles)
         self.state = self.optimizer.start(parameters(self.model))
         self._sizes = recipe.data.phases(recipe.arch.seq_len)
-        self._levels = rounded_levels(recipe.arch, recipe.quant, recipe.qat)
+        self._grids = rounded_grids(recipe.arch, recipe.quant, recipe.qat)
         self._nats_and_grads = mx.value_and_grad(self._nats)
         if compiles:
             self._nats_and_grads = mx.compile(self._nats_and_grads)
@@ -142,14 +142,14 @@ class Trainer:
     ) -> array:
         """What is trained on, by the weights as they are or rounded. tokens: of the whole step."""
         if by is not None:
-            weights = weights | rounded(weights, self._levels, by)
+            weights = weights | rounded(weights, self._grids, by)
         self._load(weights)
         nats = self.model.token_nats(x, y, phase, self.recipe.optim.z_loss).sum(-1).sum()
         return nats / tokens
 
     def _rounding(self, step: int) -> Rounding:
-        recipe, count = self.recipe, len(self._levels)
-        steps = row_steps(self._weights(), self._levels, recipe.quant.scale_floor)
+        recipe, count = self.recipe, len(self._grids)
+        steps = row_steps(self._weights(), self._grids)
         if recipe.qat.form == "ste":
             return Rounding(steps, None)
         keys = noise_keys(recipe.seed, step, count).tolist()

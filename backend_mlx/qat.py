@@ -8,6 +8,7 @@ import mlx.core as mx
 from mlx.core import array
 
 from backend_mlx.linear import straight_through
+from core.artifact.grid import Grid
 
 FP16_TINY = 2.0**-24
 Arrays = dict[str, array]
@@ -20,37 +21,39 @@ class Rounding(NamedTuple):
     keys: array | None  # of the noise, one a matrix; none: to the nearest
 
 
-def rounded(weights: Arrays, levels: dict[str, int], by: Rounding) -> Arrays:
-    """The weights that have levels, each (R, C), straight through: to its nearest level, or with
-    keys off by up to half a step."""
+def rounded(weights: Arrays, grids: dict[str, Grid], by: Rounding) -> Arrays:
+    """The matrices (R, C) of the grids, straight through: to their nearest levels, or with keys off
+    by up to half a step."""
     found = {}
-    for index, (name, most) in enumerate(levels.items()):
+    for index, (name, grid) in enumerate(grids.items()):
         weight, step = weights[name], by.steps[name]
         if by.keys is None:
-            used = nearest(weight, step, most)
+            used = nearest(weight, step, grid.qmax)
         else:
             used = weight + step * dice(weight.shape, by.keys[index]).astype(weight.dtype)
         found[name] = straight_through(weight, used)
     return found
 
 
-def row_steps(weights: Arrays, levels: dict[str, int], floor: float) -> Arrays:
-    """Of each matrix that has levels. Not to be compiled: a compiler may keep what fp16 rounds
-    away."""
-    return {name: row_step(weights[name], most, floor) for name, most in levels.items()}
+def row_steps(weights: Arrays, grids: dict[str, Grid]) -> Arrays:
+    """Of each matrix. Not to be compiled: a compiler may keep what fp16 rounds away."""
+    return {name: row_step(weights[name], grid) for name, grid in grids.items()}
 
 
-def row_step(weight: array, most: int, floor: float) -> array:
-    """(R, 1): the row's largest magnitude is `most` steps; an fp16 number, as it is stored, no
-    less than floor."""
-    peak = mx.max(mx.abs(weight), -1, keepdims=True)
-    step = mx.maximum(peak / most, floor).astype(mx.float16).astype(weight.dtype)
+def row_step(weight: array, grid: Grid) -> array:
+    """(R, 1): how far a row reaches, by its largest magnitude or its sigma, over qmax; an fp16
+    number, as it is stored."""
+    if grid.sigmas:
+        reach = grid.sigmas * mx.sqrt(mx.mean(mx.square(weight), -1, keepdims=True))
+    else:
+        reach = mx.max(mx.abs(weight), -1, keepdims=True)
+    step = mx.maximum(reach / grid.qmax, grid.floor).astype(mx.float16).astype(weight.dtype)
     return mx.maximum(step, FP16_TINY)
 
 
-def nearest(weight: array, step: array, most: int) -> array:
+def nearest(weight: array, step: array, qmax: int) -> array:
     """Whole steps, halves to the even one."""
-    return step * mx.clip(mx.round(weight / step), -most, most)
+    return step * mx.clip(mx.round(weight / step), -qmax, qmax)
 
 
 def dice(shape: tuple[int, ...], key: array) -> array:

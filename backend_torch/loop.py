@@ -36,7 +36,7 @@ from core.train.events import (
 )
 from core.train.finish import Finished, finish, look
 from core.train.keeper import Ask, Keeper, Lead, Snapshot, Stopped, check_snapshot
-from core.train.qat import noise_keys, rounded_levels
+from core.train.qat import noise_keys, rounded_grids
 from core.train.reader import StepReader
 from core.train.recipe import Recipe
 from core.train.schedules import PLAIN, Knobs, Stage, after, knobs, stages, validates
@@ -56,7 +56,7 @@ class Trainer:
         self.optimizer = Optimizer(recipe.arch, recipe.optim, compiles)
         self.state = self.optimizer.start(parameters(self.model))
         self._sizes = recipe.data.phases(recipe.arch.seq_len)
-        self._levels = rounded_levels(recipe.arch, recipe.quant, recipe.qat)
+        self._grids = rounded_grids(recipe.arch, recipe.quant, recipe.qat)
         self._nats_of = torch.compile(self._nats, dynamic=False) if compiles else self._nats
 
     def gradients(
@@ -128,12 +128,12 @@ class Trainer:
         z_loss = self.recipe.optim.z_loss
         if by is None:
             return self.model.token_nats(x, y, phase, z_loss)
-        weights = rounded(parameters(self.model), self._levels, by)
+        weights = rounded(parameters(self.model), self._grids, by)
         return cross_entropy(functional_call(self.model, weights, (x, phase)), y, z_loss)
 
     def _rounding(self, step: int) -> Rounding:
-        recipe, count = self.recipe, len(self._levels)
-        steps = row_steps(parameters(self.model), self._levels, recipe.quant.scale_floor)
+        recipe, count = self.recipe, len(self._grids)
+        steps = row_steps(parameters(self.model), self._grids)
         if recipe.qat.form == "ste":
             return Rounding(steps, None)
         keys = noise_keys(recipe.seed, step, count).tolist()

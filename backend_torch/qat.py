@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from backend_torch.linear import straight_through
+from core.artifact.grid import Grid
 
 FP16_TINY = 2.0**-24
 Arrays = dict[str, Tensor]
@@ -20,14 +21,14 @@ class Rounding(NamedTuple):
     keys: Tensor | None  # of the noise, one a matrix; none: to the nearest
 
 
-def rounded(weights: Arrays, levels: dict[str, int], by: Rounding) -> Arrays:
-    """The weights that have levels, each (R, C), straight through: to its nearest level, or with
-    keys off by up to half a step."""
+def rounded(weights: Arrays, grids: dict[str, Grid], by: Rounding) -> Arrays:
+    """The matrices (R, C) of the grids, straight through: to their nearest levels, or with keys off
+    by up to half a step."""
     found = {}
-    for index, (name, most) in enumerate(levels.items()):
+    for index, (name, grid) in enumerate(grids.items()):
         weight, step = weights[name], by.steps[name]
         if by.keys is None:
-            used = nearest(weight, step, most)
+            used = nearest(weight, step, grid.qmax)
         else:
             used = weight + step * dice(weight.shape, by.keys[index]).to(weight.dtype)
         found[name] = straight_through(weight, used)
@@ -35,23 +36,25 @@ def rounded(weights: Arrays, levels: dict[str, int], by: Rounding) -> Arrays:
 
 
 @torch.no_grad()
-def row_steps(weights: Arrays, levels: dict[str, int], floor: float) -> Arrays:
-    """Of each matrix that has levels. Not to be compiled: a compiler may keep what fp16 rounds
-    away."""
-    return {name: row_step(weights[name], most, floor) for name, most in levels.items()}
+def row_steps(weights: Arrays, grids: dict[str, Grid]) -> Arrays:
+    """Of each matrix. Not to be compiled: a compiler may keep what fp16 rounds away."""
+    return {name: row_step(weights[name], grid) for name, grid in grids.items()}
 
 
-def row_step(weight: Tensor, most: int, floor: float) -> Tensor:
-    """(R, 1): the row's largest magnitude is `most` steps; an fp16 number, as it is stored, no
-    less than floor."""
-    peak = torch.amax(torch.abs(weight), -1, keepdim=True)
-    step = torch.clamp(peak / most, min=floor).to(torch.float16).to(weight.dtype)
+def row_step(weight: Tensor, grid: Grid) -> Tensor:
+    """(R, 1): how far a row reaches, by its largest magnitude or its sigma, over qmax; an fp16
+    number, as it is stored."""
+    if grid.sigmas:
+        reach = grid.sigmas * torch.sqrt(torch.mean(torch.square(weight), -1, keepdim=True))
+    else:
+        reach = torch.amax(torch.abs(weight), -1, keepdim=True)
+    step = torch.clamp(reach / grid.qmax, min=grid.floor).to(torch.float16).to(weight.dtype)
     return torch.clamp(step, min=FP16_TINY)
 
 
-def nearest(weight: Tensor, step: Tensor, most: int) -> Tensor:
+def nearest(weight: Tensor, step: Tensor, qmax: int) -> Tensor:
     """Whole steps, halves to the even one."""
-    return step * torch.clamp(torch.round(weight / step), -most, most)
+    return step * torch.clamp(torch.round(weight / step), -qmax, qmax)
 
 
 def dice(shape: tuple[int, ...], key: Tensor) -> Tensor:

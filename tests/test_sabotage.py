@@ -234,7 +234,7 @@ BREAKS = {
             "weight_decay": ("muon", "else move + decay * weight", "else move"),
             "z_loss": ("loop", "self.recipe.optim.z_loss", "0.0"),
             "looped": ("model", "self._plans[phase]", "self._plans[0]"),
-            "qat": ("qat", "peak / most", "peak / (most + 1)"),
+            "qat": ("qat", "reach / grid.qmax", "reach / (grid.qmax + 1)"),
             "qat_noise": ("qat", "x ^ (x >> 15)", "x ^ (x >> 14)"),
             "swa": ("ema", "(1.0 - decay) * weight", "weight"),
             "batch_schedule": ("loop", "self._sizes[stage.batch_phase]", "self._sizes[0]"),

@@ -1,4 +1,4 @@
-"""Qat: training against the rounding that packing will do - which weights, to what, from when."""
+"""Qat: training against the rounding that packing will do - which weights, how, from when."""
 
 from __future__ import annotations
 
@@ -9,49 +9,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.arch.noise import random_bits, stream_of
-from core.arch.params import param_table
+from core.arch.params import Role, param_table
 from core.arch.spec import ModelSpec
+from core.artifact.grid import Grid
 from core.artifact.quant import Quant, stored_format
-
-ROLES = ("embed", "head", "attn", "mlp")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Qat:
-    """Quantization-aware training. The forward pass sees rounded weights, the gradient passes.
+    """Quantization-aware training: the loss is of rounded weights, the gradient passes.
 
-    ste: each weight is the nearest of 2**bits - 1 multiples of its row's step (Bengio et al.
-    2013). noise: each weight is off by up to half a step, anew in every step of the run.
+    To the width and by the steps that the recipe's quant section has for each role, so that what
+    is trained is what is packed. ste: each weight is its nearest level (Bengio et al. 2013).
+    noise: it is off by up to half a step, anew in every step of the run.
     """
 
     form: Literal["none", "ste", "noise"] = "none"
     start: float = 0.0  # the progress from which on
-    embed: int = 8  # bits of this role's matrices; 0: as they are
-    head: int = 8
-    attn: int = 8
-    mlp: int = 8
+    roles: tuple[Literal["embed", "head", "attn", "mlp"], ...] = ("embed", "head", "attn", "mlp")
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.start < 1.0:
             raise ValueError(f"qat: start {self.start} must be in [0, 1)")
-        for role in ROLES:
-            bits = getattr(self, role)
-            if bits != 0 and not 2 <= bits <= 8:
-                raise ValueError(f"qat: {role} {bits} must be 2 to 8 bits, or 0")
 
     def on(self, progress: float) -> bool:
         return self.form != "none" and progress >= self.start
 
 
-def rounded_levels(spec: ModelSpec, quant: Quant, qat: Qat) -> dict[str, int]:
-    """The largest level, 2**(bits - 1) - 1, of each matrix that is rounded: where `quant` keeps
-    floats, so does training."""
-    levels = {}
+def rounded_grids(spec: ModelSpec, quant: Quant, qat: Qat) -> dict[str, Grid]:
+    """The levels of each matrix that is rounded: where `quant` keeps floats, so does training."""
+    grids, roles = {}, set[Role](qat.roles)
     for row in param_table(spec):
-        bits = getattr(qat, row.role) if row.role in ROLES else 0
-        if bits and stored_format(row, quant) != "fp16":
-            levels[row.name] = 2 ** (bits - 1) - 1
-    return levels
+        if row.role in roles and stored_format(row, quant) != "fp16":
+            grids[row.name] = quant.grid(row.role)
+            if quant.grid(row.role).quantile < 1:
+                raise ValueError(
+                    f"qat: {row.role} has steps by quantile {quant.grid(row.role).quantile}, which "
+                    f"training does not follow; use quant.{row.role}_sigmas, or leave the role out "
+                    "of qat.roles"
+                )
+    return grids
 
 
 def noise_keys(seed: int, step: int, count: int) -> NDArray[np.uint32]:

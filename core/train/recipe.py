@@ -15,7 +15,7 @@ from core.artifact.quant import Quant
 from core.data.batches import Data
 from core.score.scoring import Score
 from core.train.newton_schulz import NSTable
-from core.train.qat import Qat
+from core.train.qat import Qat, rounded_grids
 
 Precision = Literal["autocast", "cast", "fp32"]
 Compile = Literal["auto", "on", "off"]
@@ -141,6 +141,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self.data.phases(self.arch.seq_len)  # raises where they do not fit
+        if self.qat.form != "none":
+            rounded_grids(self.arch, self.quant, self.qat)
 
 
 def with_changes(recipe: Recipe, changes: Iterable[str]) -> Recipe:

@@ -122,8 +122,12 @@ RULES: dict[str, dict[str, object]] = {  # fields of the optimizer
 }
 RECIPES = ("r1081", "r1061", "ternary", "binary", "universal")
 QATS: dict[str, dict[str, object]] = {  # fields of the rounding in training
-    "qat": {"form": "ste", "attn": 7, "mlp": 8, "embed": 8},
-    "qat_noise": {"form": "noise", "attn": 5, "mlp": 4, "embed": 8},
+    "qat": {"form": "ste"},
+    "qat_noise": {"form": "noise", "roles": ("attn", "mlp")},
+}
+QUANTS: dict[str, dict[str, object]] = {  # and of what it is packed as
+    "qat": {"attn": "int7"},
+    "qat_noise": {"attn": "int5", "mlp": "int6", "mlp_sigmas": 12.85},
 }
 BATCHES: dict[str, dict[str, object]] = {  # fields of the data
     "batch_schedule": {
@@ -168,6 +172,6 @@ def recipe_of(case: str, **changes: object) -> Recipe:
         "schedule": Schedule(steps=20, budget_s=0.0, warmdown=0.5, warmdown_unit="frac"),
         "data": Data(train_batch_tokens=8 * TINY["seq_len"], **BATCHES.get(case, {})),
         "qat": Qat(**QATS.get(case, {})),
-        "quant": Quant(keep_below=512),
+        "quant": Quant(keep_below=512, **QUANTS.get(case, {})),
     }
     return Recipe(**{**fields, **changes})

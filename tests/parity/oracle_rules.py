@@ -30,13 +30,16 @@ def stirred(weights: Weights, recipe: Recipe) -> Weights:
     qat, found = recipe.qat, dict(weights)
     if qat.form == "none":
         return found
-    rows = [row for row in param_table(recipe.arch) if row.role != "control"]
+    rows = [row for row in param_table(recipe.arch) if row.role in qat.roles]
     rows = [row for row in rows if len(row.shape) == 2 and row.size >= recipe.quant.keep_below]
     for row, key in zip(rows, noise_keys(recipe.seed, 0, len(rows)).tolist(), strict=True):
-        most = 2 ** (getattr(qat, row.role) - 1) - 1
-        weight = weights[row.name]
-        step = (abs(weight).max(1, keepdims=True) / np.float32(most)).astype(np.float16)
-        step = step.astype(np.float64)
+        bits = int(getattr(recipe.quant, row.role).removeprefix("int"))
+        sigmas = getattr(recipe.quant, f"{row.role}_sigmas")
+        most, weight = 2 ** (bits - 1) - 1, weights[row.name]
+        reach = abs(weight).max(1, keepdims=True)
+        if sigmas:
+            reach = sigmas * np.sqrt((weight.astype(np.float64) ** 2).mean(1, keepdims=True))
+        step = (reach / most).astype(np.float16).astype(np.float64)
         if qat.form == "ste":
             moved = np.clip(np.rint(weight / step), -most, most) * step
         else:

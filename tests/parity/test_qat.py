@@ -10,7 +10,8 @@ import pytest
 
 from core.arch.params import Weights
 from core.artifact.container import weights as unpack
-from core.train.qat import Qat, rounded_levels
+from core.artifact.quant import Quant
+from core.train.qat import Qat, rounded_grids
 from core.train.recipe import Recipe
 from core.train.schedules import PLAIN, stages
 from tests.parity.cases import recipe_of, spec_of
@@ -19,25 +20,26 @@ from tests.parity.measures import ROWS, packed
 
 
 def recipe(form: str = "ste", **fields: object) -> Recipe:
-    return recipe_of("baseline", qat=Qat(form=form, **fields))
+    return recipe_of("baseline", qat=Qat(form=form), quant=Quant(keep_below=512, **fields))
 
 
 def used_by(run: Run) -> Weights:
     """The matrices that the first step's loss is of."""
     trainer = run.trainer
     held = run.engine.weights.parameters(trainer.model)
-    return run.named(run.engine.qat.rounded(held, trainer._levels, trainer._rounding(0)))
+    return run.named(run.engine.qat.rounded(held, trainer._grids, trainer._rounding(0)))
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_eight_bits_are_the_artifacts(name: str) -> None:
+@pytest.mark.parametrize("width", [8, 6, 2])
+def test_rounded_weights_are_the_artifacts(name: str, width: int) -> None:
     """Every rounded matrix has the bits that packing and unpacking give it."""
-    wanted = recipe()
-    levels = rounded_levels(wanted.arch, wanted.quant, wanted.qat)
+    wanted = recipe(attn=f"int{width}", mlp="int5")
+    grids = rounded_grids(wanted.arch, wanted.quant, wanted.qat)
     weights = perturbed(wanted.arch)
     stored = unpack(packed(weights, wanted))
     found = used_by(Run(name, wanted, weights))
-    assert len(found) == len(levels) == 19
+    assert len(found) == len(grids) == 19
     for key, value in found.items():
         assert value.tobytes() == stored[key].tobytes(), key
         assert not np.array_equal(stored[key], weights[key]), key
@@ -49,7 +51,7 @@ def test_the_loss_is_that_of_the_stored_weights(name: str, how: str) -> None:
     """Eager and compiled: a rounding that compilation folds away would leave the plain loss."""
     if how == "on" and shutil.which("g++") is None and shutil.which("clang++") is None:
         pytest.skip("no C++ compiler: on a CPU neither engine can compile a step")
-    wanted = replace(recipe(attn=2, mlp=2), compile=how)
+    wanted = replace(recipe(attn="int2", mlp="int2"), compile=how)
     weights = perturbed(wanted.arch)
     run, batch = Run(name, wanted, weights), batch_of(wanted.arch, ROWS)
     used = used_by(run)
@@ -66,7 +68,7 @@ def test_the_loss_is_that_of_the_stored_weights(name: str, how: str) -> None:
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_gradient_passes_as_it_is(name: str) -> None:
     """That of the rounded weights, at the rounded weights, moves the weights themselves."""
-    wanted = recipe(attn=3)
+    wanted = recipe(attn="int3")
     run, batch = Run(name, wanted, perturbed(wanted.arch)), batch_of(wanted.arch, ROWS)
     used = used_by(run)
     other = Run(name, recipe("none"), {**run.weights(), **used})
@@ -79,7 +81,7 @@ def test_the_gradient_passes_as_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_noise_is_new_in_every_step_and_within_half_a_step(name: str) -> None:
-    wanted = recipe("noise", attn=3)
+    wanted = recipe("noise", attn="int3")
     run, batch = Run(name, wanted, perturbed(wanted.arch)), batch_of(wanted.arch, ROWS)
     put, stage = run.put(*batch), stages(wanted)[-1]
     losses = [float(run.trainer.gradients(put, stage, step)[0]) for step in (0, 0, 1)]
@@ -103,15 +105,17 @@ def test_the_noise_of_both_engines_is_one() -> None:
 
 
 def test_what_is_kept_in_floats_is_not_rounded() -> None:
-    wanted = recipe(embed=0)
-    levels = rounded_levels(wanted.arch, wanted.quant, wanted.qat)
-    assert "tok_emb.weight" not in levels and set(levels.values()) == {127}
-    assert rounded_levels(wanted.arch, replace(wanted.quant, keep_below=10**6), wanted.qat) == {}
-    spec = spec_of("untied")
-    assert "lm_head.weight" in rounded_levels(spec, wanted.quant, wanted.qat)
+    wanted = recipe(embed="fp16", mlp="int4")
+    grids = rounded_grids(wanted.arch, wanted.quant, wanted.qat)
+    assert "tok_emb.weight" not in grids and {g.qmax for g in grids.values()} == {127, 7}
+    assert rounded_grids(wanted.arch, replace(wanted.quant, keep_below=10**6), wanted.qat) == {}
+    assert "lm_head.weight" in rounded_grids(spec_of("untied"), wanted.quant, wanted.qat)
+    some = rounded_grids(wanted.arch, wanted.quant, Qat(form="ste", roles=("mlp",)))
+    assert set(some) == {name for name in grids if ".mlp." in name}
 
 
-@pytest.mark.parametrize("fields", [{"start": 1.0}, {"attn": 1}, {"mlp": 9}, {"embed": -1}])
-def test_a_qat_section_that_does_not_add_up(fields: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="qat: .* must be"):
-        Qat(form="ste", **fields)
+def test_a_qat_section_that_does_not_add_up() -> None:
+    with pytest.raises(ValueError, match="qat: start 1.0 must be"):
+        Qat(form="ste", start=1.0)
+    with pytest.raises(ValueError, match="qat: attn has steps by quantile 0.99, which training"):
+        recipe(attn_quantile=0.99)

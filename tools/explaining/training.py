@@ -98,10 +98,10 @@ TRAINING = (
     Technique(
         "quantization-aware training",
         QAT,
-        ("form", "start", "embed", "head", "attn", "mlp"),
+        ("form", "start", "roles"),
         "none",
-        "from progress `start` on the loss is of s round(w / s), s = max|row| / (2**(bits-1) - 1) "
-        "in fp16; noise: of w + s u, u uniform in +-1/2; the gradient passes to w",
+        "from progress `start` on the loss is of w at its nearest level, as `quant` has it; noise: "
+        "of w + s u, s the row's step, u uniform in +-1/2; the gradient passes to w",
         "Bengio et al. 2013; records of 2026-03-19",
         "closes the gap of packing; noise: .37 to .002 in a looped model",
         "qat",
