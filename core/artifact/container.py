@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.arch.params import Weights, check_weights
+from core.arch.params import Weights, check_weights, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.codecs import candidates, codec_name, decode, smallest
 from core.artifact.header import MAX_TENSORS, Header, need, pack_header, unpack_header
@@ -97,6 +97,9 @@ def weights(artifact: Artifact) -> Weights:
     """Every tensor dequantized to float32; they fit the spec if there is one."""
     tensors = {tensor.name: dequantize(tensor) for tensor in artifact.tensors}
     if artifact.spec is not None:
+        for row in param_table(artifact.spec):
+            if row.name in tensors and tensors[row.name].size == row.size:  # groups are rows
+                tensors[row.name] = tensors[row.name].reshape(row.shape)
         check_weights(tensors, artifact.spec, "artifact")
     return tensors
 

@@ -64,12 +64,25 @@ def sigma(weight: Array) -> NDArray[np.float64]:
     Equal bits on every machine: weights are rounded to 19 bits below the row's largest, and the
     sum of their squares is one of integers, exact in any order.
     """
-    _, exponent = np.frexp(np.max(np.abs(weight), axis=1).astype(np.float64))
-    shift = _FIXED_BITS - exponent
-    fixed = np.rint(np.ldexp(weight.astype(np.float64), shift[:, None])).astype(np.int64)
+    fixed, shift = _fixed(weight)
     squares = np.sum(fixed * fixed, axis=1)
     root: NDArray[np.float64] = np.ldexp(np.sqrt(squares / weight.shape[1]), -shift)
     return root
+
+
+def mean_size(weight: Array) -> NDArray[np.float64]:
+    """Finite (R, C) to (R,): mean |weight|, of the same rounded weights."""
+    fixed, shift = _fixed(weight)
+    mean: NDArray[np.float64] = np.ldexp(np.sum(np.abs(fixed), axis=1) / weight.shape[1], -shift)
+    return mean
+
+
+def _fixed(weight: Array) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Integers (R, C), and the power of two (R,) that each row was multiplied by."""
+    _, exponent = np.frexp(np.max(np.abs(weight), axis=1).astype(np.float64))
+    shift = _FIXED_BITS - exponent
+    fixed = np.rint(np.ldexp(weight.astype(np.float64), shift[:, None])).astype(np.int64)
+    return fixed, shift
 
 
 def _need(holds: bool, message: str) -> None:

@@ -7,12 +7,13 @@ import struct
 import zlib
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 from core.arch.fields import from_plain, to_plain
 from core.arch.params import num_frozen, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.codecs import codec_name, decode, smallest
+from core.artifact.groups import OneBit
 from core.artifact.quant import MAX_RANK
 from core.artifact.table import FORMAT_VERSION, Row, Stream, dump, is_label
 
@@ -178,9 +179,16 @@ def _spec(fields: object, num_tensors: int) -> ModelSpec | None:
 
 
 def _check_table(rows: tuple[Row, ...], spec: ModelSpec) -> None:
-    """Names and shapes are those of the spec's parameter table: known before anything unpacks."""
+    """Names and shapes are those of the spec's parameter table: known before anything unpacks.
+
+    Or, of a ternary or one-bit matrix, its groups are rows.
+    """
     stated = {row.name: row.shape for row in rows}
     wanted = {param.name: param.shape for param in param_table(spec)}
+    for param in param_table(spec):
+        groups = (param.size // spec.linear_group, spec.linear_group)
+        if spec.linear in get_args(OneBit) and param.role in ("attn", "mlp"):
+            wanted[param.name] = groups if stated.get(param.name) == groups else param.shape
     wrong = sorted(set(stated.items()) ^ set(wanted.items()))
     need(not wrong, f"its tensors do not fit its model_spec, first {str(wrong[:1])[:80]}")
 

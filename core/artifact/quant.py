@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from core.arch.params import Param, Role, Weights, check_weights, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.grid import FP16_MAX, Array, Grid
+from core.artifact.groups import OneBit, grouped_levels
 
-Format = Literal["int8", "int7", "int6", "int5", "int4", "int3", "int2", "fp16"]
+Width = Literal["int8", "int7", "int6", "int5", "int4", "int3", "int2"]
+Format = Literal[Width, OneBit, "fp16"]
 CodecChoice = Literal["zlib", "lzma", "brotli", "zstd", "rans", "best", "any"]
 Scales = NDArray[np.float16] | NDArray[np.uint8]
 
@@ -27,8 +29,9 @@ class Quant:
     """How weights are stored: for each role of param_table a format and the rule of its steps.
 
     codec "best": for each tensor the smallest of those that need no other package; "any": of all.
-    Levels of any width are stored as int8. By default a row reaches to its largest |weight|;
-    grid.Grid says what `sigmas` and `quantile` do instead.
+    Levels of any width are stored as int8. ternary and binary are of a model whose matrices are
+    multiplied as such: what its forward pass rounds to, in its groups. By default a row reaches to
+    its largest |weight|; grid.Grid says what `sigmas` and `quantile` do instead.
     """
 
     embed: Format = "int8"
@@ -47,6 +50,8 @@ class Quant:
     keep_below: int = 65_537  # a tensor with fewer elements stays fp16; so does every vector
     scale_floor: float = 0.0  # least row scale; the reference scripts' is 1/127
     codec: CodecChoice = "zlib"
+    solver: Literal["nearest", "gptq"] = "nearest"  # gptq: not in runs yet, which say so
+    lqer_rank: int = 0  # of what corrects the worst matrices; not in runs yet, which say so
 
     def __post_init__(self) -> None:
         if self.keep_below < 0:
@@ -55,9 +60,9 @@ class Quant:
             self.grid(role)  # raises where its fields do not fit
 
     def grid(self, role: Role) -> Grid:
-        """The levels of a role's matrices; 8 bits where its format is fp16."""
+        """The levels of a role's matrices; of 8 bits where its format is no width."""
         form: Format = getattr(self, role)
-        bits = 8 if form == "fp16" else int(form.removeprefix("int"))
+        bits = int(form.removeprefix("int")) if form in get_args(Width) else 8
         if role == "control":
             return Grid(bits=bits, floor=self.scale_floor)
         sigmas, quantile = getattr(self, f"{role}_sigmas"), getattr(self, f"{role}_quantile")
@@ -115,16 +120,23 @@ def stored_format(row: Param, quant: Quant) -> Format:
 def quantize(weights: Weights, spec: ModelSpec, quant: Quant) -> list[Packed]:
     """Every parameter of `spec`, stored as `quant` says, sorted by name."""
     check_weights(weights, spec, "quantize")
-    packed = []
-    for row in sorted(param_table(spec), key=lambda row: row.name):
-        weight = np.asarray(weights[row.name], np.float32)
-        if stored_format(row, quant) == "fp16":
-            packed.append(Packed(row.name, row.shape, to_fp16(weight, row.name)))
-            continue
-        matrix = weight.reshape(matrix_shape(row.shape))
-        levels, scale = quantize_rows(matrix, quant.grid(row.role), row.name)
-        packed.append(Packed(row.name, row.shape, levels.reshape(row.shape), scale))
-    return packed
+    rows = sorted(param_table(spec), key=lambda row: row.name)
+    return [_stored(row, np.asarray(weights[row.name], np.float32), spec, quant) for row in rows]
+
+
+def _stored(row: Param, weight: Array, spec: ModelSpec, quant: Quant) -> Packed:
+    """One weight in its format."""
+    form = stored_format(row, quant)
+    if form == "fp16":
+        return Packed(row.name, row.shape, to_fp16(weight, row.name))
+    if form in ("ternary", "binary"):
+        _need(row.name, spec.linear == form, f"format {form}, but arch.linear is {spec.linear}")
+        _need(row.name, bool(np.all(np.isfinite(weight))), "a weight is NaN or infinite")
+        levels, size = grouped_levels(weight, spec.linear_group, form)
+        return Packed(row.name, levels.shape, levels, np.maximum(to_fp16(size), FP16_TINY))
+    matrix = weight.reshape(matrix_shape(row.shape))
+    levels, scale = quantize_rows(matrix, quant.grid(row.role), row.name)
+    return Packed(row.name, row.shape, levels.reshape(row.shape), scale)
 
 
 def quantize_rows(

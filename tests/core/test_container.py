@@ -19,7 +19,7 @@ from core.arch.params import Weights, init_params, num_params
 from core.arch.spec import ModelSpec
 from core.artifact import header
 from core.artifact.container import Artifact, identity, inspect, payload, read, weights, write
-from core.artifact.quant import Format, Packed, Quant, dequantize, quantize
+from core.artifact.quant import Format, Packed, Quant, Width, dequantize, quantize
 from core.artifact.table import dump
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "payload.txt"
@@ -83,7 +83,7 @@ def test_round_trip(make: Callable[[], Artifact], codec: str) -> None:
         assert one.values.dtype == two.values.dtype
 
 
-@pytest.mark.parametrize("form", get_args(Format))
+@pytest.mark.parametrize("form", (*get_args(Width), "fp16"))
 def test_every_format_round_trips(form: Format) -> None:
     quant = Quant(embed=form, attn=form, mlp=form, control=form, mlp_sigmas=3.0, keep_below=0)
     artifact = tiny_artifact(quant)
