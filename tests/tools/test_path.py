@@ -512,6 +512,7 @@ DAMAGES: dict[str, tuple[Damage, str] | tuple[Damage, str, str]] = {
     ),
     "the best seed as the score": (best_headline, "score"),
     "swapped deviations": (swapped_deviations, "numbers"),
+    "no deviation": (set_json("val_bpb_std", value=0.0), "numbers"),
     "the time of a step": (
         set_json("seed_results", "42", "train_time_s", value=0.001),
         "numbers",
@@ -546,7 +547,7 @@ DAMAGES: dict[str, tuple[Damage, str] | tuple[Damage, str, str]] = {
     "a blank README": (write("README.md", " \n\n"), "files"),
     "another score in the README": (
         lambda folder: (folder / "README.md").write_text(
-            re.sub(r"val_bpb \d\.\d+", "val_bpb 1.05000000", (folder / "README.md").read_text())
+            re.sub(r"val_bpb \d\.\d+", "val_bpb 1.05", (folder / "README.md").read_text())
         ),
         "score",
     ),

@@ -152,7 +152,8 @@ def _unlike(
     if not values:
         return "UNDECIDED", f"is told by no line of {whose}"
     shown = [value * scale for scale in _scales(claim.name, meaning) for value in values]
-    if any(agrees(claim.value, value) for value in shown):
+    none = claim.value == 0 and _SD.search(claim.name)  # no spread, where there is some
+    if any(agrees(claim.value, value) and not (none and value) for value in shown):
         return None
     said = ", ".join(f"{value:.{max(3, decimals(claim.value))}f}" for value in shown[:3])
     return "FAIL", f"is not what {whose} tell: {said}"

@@ -21,7 +21,7 @@ MAX_TAIL = 32_768  # targets at the end that a script may leave out
 DECIMALS = 4  # that a score needs, for its digits to say anything
 ROWS = 500  # of seed_results that are looked at
 README_BYTES = 1 << 20
-_CLAIMED = re.compile(r"val_bpb[`*: =|]{0,8}(\d{1,2}\.\d{3,12})\b")
+_CLAIMED = re.compile(r"val_bpb[`*: =|]{0,8}(\d{1,2}\.\d{1,12})\b")
 _TABLE = re.compile(r"^\| (\d{1,15}) \| (\d{1,3}\.\d{8}) \| (\d{1,3}\.\d{8}) \|", re.M)
 
 
