@@ -7,6 +7,7 @@ import os
 import mlx.core as mx
 import numpy as np
 from mlx.core import array
+from numpy.typing import NDArray
 
 
 class Solo:
@@ -26,6 +27,10 @@ class Solo:
     def max(self, *numbers: float) -> tuple[float, ...]:
         """The largest of each over the ranks: what all of them agree on."""
         return numbers
+
+    def gather(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(world_size, ...): the rows of each rank, in order, on all of them."""
+        return rows[None]
 
     def close(self) -> None:
         """Leave the group."""
@@ -60,6 +65,11 @@ class Group(Solo):
         """The largest of each over the ranks: what all of them agree on."""
         held = mx.distributed.all_max(mx.array(numbers, mx.float32), group=self._group)
         return tuple(float(held[index]) for index in range(len(numbers)))
+
+    def gather(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(world_size, ...): the rows of each rank, in order, on all of them."""
+        parts = mx.distributed.all_gather(mx.array(rows)[None], group=self._group)
+        return np.array(parts)
 
     def close(self) -> None:
         """Leave the group."""

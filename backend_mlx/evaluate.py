@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from backend_mlx.distributed import Solo, open_group
 from backend_mlx.model import GPT
 from backend_mlx.weights import load_weights
 from core.arch.params import Weights
@@ -23,18 +24,28 @@ class Evaluator:
         self.phase = phase
 
     def nats(self, x: Rows, y: Rows) -> NDArray[np.float32]:
-        """Nats of each target, float32 (B, T). x, y: int32 (B, T)."""
+        """Nats of each target, float32 (B, L). x: int32 (B, T); y: (B, L), behind its last L."""
         tokens, targets = mx.array(x), mx.array(y)
         return np.array(self.model.token_nats(tokens, targets, self.phase))
+
+    def log_probs(self, x: Rows, last: int) -> NDArray[np.float32]:
+        """Log-probabilities behind the last positions, float32 (B, last, V). x: int32 (B, T)."""
+        tokens = mx.array(x)
+        logits = self.model(tokens, self.phase, last).astype(mx.float32)
+        return np.array(logits - mx.logsumexp(logits, -1, keepdims=True))
 
     def next_logits(self, x: Rows) -> NDArray[np.float32]:
         """Logits of the token after each row, float32 (B, V). x: int32 (B, T)."""
         tokens = mx.array(x)
-        return np.array(self.model(tokens, self.phase)[:, -1].astype(mx.float32))
+        return np.array(self.model(tokens, self.phase, 1)[:, -1].astype(mx.float32))
 
 
-def open_evaluator(weights: Weights, spec: ModelSpec, precision: Precision) -> Evaluator:
-    """A model with these weights on this machine's device."""
+def open_evaluator(
+    weights: Weights, spec: ModelSpec, precision: Precision, group: Solo | None = None
+) -> Evaluator:
+    """A model with these weights on this machine's device, or on that of the group."""
+    if group is None:
+        open_group()  # chooses the device
     model = GPT(spec, precision)
     load_weights(model, weights, spec)
     return Evaluator(model)

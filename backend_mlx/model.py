@@ -11,7 +11,7 @@ from backend_mlx.block import LANES, ROUTES, Block, Given, Layer
 from backend_mlx.linear import Linear, project
 from backend_mlx.ops import before, cross_entropy, pair_buckets, rms_norm, softcap
 from core.arch.plan import Visit, forward_plan, longest, num_skips
-from core.arch.rope import rotary_tables
+from core.arch.rope import longer_tables, rotary_tables
 from core.arch.spec import ModelSpec
 from core.train.recipe import Precision
 
@@ -66,10 +66,10 @@ class GPT(nn.Module):
         self._cos = mx.array(cos)
         self._sin = mx.array(sin)
 
-    def __call__(self, tokens: array, phase: int = -1) -> array:
-        """Capped logits, fp32 (B, T, V). tokens: (B, T) integers, T at most seq_len.
+    def __call__(self, tokens: array, phase: int = -1, last: int = 0) -> array:
+        """Capped logits, fp32 (B, T, V); of the `last` positions alone, where it is not 0.
 
-        phase: which of the spec's orders the blocks run in.
+        tokens: (B, T) integers. phase: which of the spec's orders the blocks run in.
         """
         x = rms_norm(self._embed(tokens), self.spec.norm_eps)
         given = self._given(tokens, x)
@@ -93,20 +93,32 @@ class GPT(nn.Module):
                 x = 0.5 * (x + lane)
             if visit.push_skip:
                 skips.append(x)
+        if last:
+            x = x[:, -last:]
         return self._head(rms_norm(x, self.spec.norm_eps))
 
     def token_nats(
         self, tokens: array, targets: array, phase: int = -1, z_loss: float = 0.0
     ) -> array:
-        """Nats of each target, fp32 (B, T); in training with the z-loss, where there is one."""
-        logits = self(tokens, phase)
-        return cross_entropy(logits, targets, z_loss)
+        """Nats of each target, fp32 (B, L); in training with the z-loss, where there is one.
+
+        targets: (B, L), those of the last L positions.
+        """
+        last = 0 if targets.shape == tokens.shape else targets.shape[1]
+        return cross_entropy(self(tokens, phase, last), targets, z_loss)
 
     def _given(self, tokens: array, x0: array) -> Given:
         time = tokens.shape[1]
         sees = {w: sees_of(tokens, w, self.spec.doc_mask) for w in self._windows}
         rows = self._value_rows(tokens, x0) if self.spec.value_embed_dim else None
-        return Given(x0, self._cos[:time], self._sin[:time], sees, rows, [])
+        return Given(x0, *self._turns(time), sees, rows, [])
+
+    def _turns(self, time: int) -> tuple[array, array]:
+        """cos and sin of so many positions."""
+        if time <= self.spec.seq_len:
+            return self._cos[:time], self._sin[:time]
+        cos, sin = longer_tables(self.spec, time)
+        return mx.array(cos), mx.array(sin)
 
     def _value_rows(self, tokens: array, x0: array) -> array:
         """What the value table adds, (B, T, H_kv D), in x0's dtype."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 LONGEST_WAIT = timedelta(hours=24)  # of a rank for the others: one scores or packs alone
@@ -29,6 +31,10 @@ class Solo:
     def max(self, *numbers: float) -> tuple[float, ...]:
         """The largest of each over the ranks: what all of them agree on."""
         return numbers
+
+    def gather(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(world_size, ...): the rows of each rank, in order, on all of them."""
+        return rows[None]
 
     def close(self) -> None:
         """Leave the group."""
@@ -73,6 +79,13 @@ class Group(Solo):
         held = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         dist.all_reduce(held, op=dist.ReduceOp.MAX)
         return tuple(held.tolist())
+
+    def gather(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(world_size, ...): the rows of each rank, in order, on all of them."""
+        held = torch.from_numpy(rows).to(self.device)
+        parts = [torch.empty_like(held) for _ in range(self.world_size)]
+        dist.all_gather(parts, held)
+        return torch.stack(parts).cpu().numpy()
 
     def close(self) -> None:
         """Leave the group."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backend_torch.distributed import open_group
+from backend_torch.distributed import Solo, open_group
 from backend_torch.model import GPT
 from backend_torch.weights import load_weights
 from core.arch.params import Weights
@@ -25,20 +25,30 @@ class Evaluator:
 
     @torch.no_grad()
     def nats(self, x: Rows, y: Rows) -> NDArray[np.float32]:
-        """Nats of each target, float32 (B, T). x, y: int32 (B, T)."""
+        """Nats of each target, float32 (B, L). x: int32 (B, T); y: (B, L), behind its last L."""
         device = self.model.tok_emb.weight.device
         tokens, targets = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
         return self.model.token_nats(tokens, targets, self.phase).cpu().numpy()
 
     @torch.no_grad()
+    def log_probs(self, x: Rows, last: int) -> NDArray[np.float32]:
+        """Log-probabilities behind the last positions, float32 (B, last, V). x: int32 (B, T)."""
+        tokens = torch.from_numpy(x).to(self.model.tok_emb.weight.device)
+        logits = self.model(tokens, self.phase, last).float()
+        return torch.log_softmax(logits, -1).cpu().numpy()
+
+    @torch.no_grad()
     def next_logits(self, x: Rows) -> NDArray[np.float32]:
         """Logits of the token after each row, float32 (B, V). x: int32 (B, T)."""
         tokens = torch.from_numpy(x).to(self.model.tok_emb.weight.device)
-        return self.model(tokens, self.phase)[:, -1].float().cpu().numpy()
+        return self.model(tokens, self.phase, 1)[:, -1].float().cpu().numpy()
 
 
-def open_evaluator(weights: Weights, spec: ModelSpec, precision: Precision) -> Evaluator:
-    """A model with these weights on this machine's device."""
-    model = GPT(spec, precision).to(open_group().device)
+def open_evaluator(
+    weights: Weights, spec: ModelSpec, precision: Precision, group: Solo | None = None
+) -> Evaluator:
+    """A model with these weights on this machine's device, or on that of the group."""
+    device = (group or open_group()).device
+    model = GPT(spec, precision).to(device)
     load_weights(model, weights, spec)
     return Evaluator(model)

@@ -13,7 +13,7 @@ from backend_torch.block import LANES, ROUTES, Block, Given, Layer
 from backend_torch.linear import Linear, project
 from backend_torch.ops import before, cross_entropy, pair_buckets, rms_norm, softcap
 from core.arch.plan import Visit, forward_plan, longest, num_skips
-from core.arch.rope import rotary_tables
+from core.arch.rope import longer_tables, rotary_tables
 from core.arch.spec import ModelSpec
 from core.train.recipe import Precision
 
@@ -68,16 +68,16 @@ class GPT(nn.Module):
         self.register_buffer("_cos", torch.from_numpy(cos), persistent=False)
         self.register_buffer("_sin", torch.from_numpy(sin), persistent=False)
 
-    def forward(self, tokens: Tensor, phase: int = -1) -> Tensor:
-        """Capped logits, fp32 (B, T, V). tokens: (B, T) integers, T at most seq_len.
+    def forward(self, tokens: Tensor, phase: int = -1, last: int = 0) -> Tensor:
+        """Capped logits, fp32 (B, T, V); of the `last` positions alone, where it is not 0.
 
-        phase: which of the spec's orders the blocks run in.
+        tokens: (B, T) integers. phase: which of the spec's orders the blocks run in.
         """
         autocast = self.precision == "autocast"
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=autocast):
-            return self._logits(tokens, phase)
+            return self._logits(tokens, phase, last)
 
-    def _logits(self, tokens: Tensor, phase: int) -> Tensor:
+    def _logits(self, tokens: Tensor, phase: int, last: int) -> Tensor:
         x = rms_norm(self._embed(tokens), self.spec.norm_eps)
         given = self._given(tokens, x)
         lane = x
@@ -100,19 +100,32 @@ class GPT(nn.Module):
                 x = 0.5 * (x + lane)
             if visit.push_skip:
                 skips.append(x)
+        if last:
+            x = x[:, -last:]
         return self._head(rms_norm(x, self.spec.norm_eps))
 
     def token_nats(
         self, tokens: Tensor, targets: Tensor, phase: int = -1, z_loss: float = 0.0
     ) -> Tensor:
-        """Nats of each target, fp32 (B, T); in training with the z-loss, where there is one."""
-        return cross_entropy(self(tokens, phase), targets, z_loss)
+        """Nats of each target, fp32 (B, L); in training with the z-loss, where there is one.
+
+        targets: (B, L), those of the last L positions.
+        """
+        last = 0 if targets.shape == tokens.shape else targets.shape[1]
+        return cross_entropy(self(tokens, phase, last), targets, z_loss)
 
     def _given(self, tokens: Tensor, x0: Tensor) -> Given:
         time = tokens.shape[1]
         sees = {w: sees_of(tokens, w, self.spec.doc_mask) for w in self._windows}
         rows = self._value_rows(tokens, x0) if self.spec.value_embed_dim else None
-        return Given(x0, self._cos[:time], self._sin[:time], sees, rows, [])
+        return Given(x0, *self._turns(time), sees, rows, [])
+
+    def _turns(self, time: int) -> tuple[Tensor, Tensor]:
+        """cos and sin of so many positions."""
+        if time <= self.spec.seq_len:
+            return self._cos[:time], self._sin[:time]
+        cos, sin = longer_tables(self.spec, time)
+        return torch.from_numpy(cos).to(self._cos), torch.from_numpy(sin).to(self._sin)
 
     def _value_rows(self, tokens: Tensor, x0: Tensor) -> Tensor:
         """What the value table adds, (B, T, H_kv D), in x0's dtype."""

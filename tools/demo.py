@@ -27,7 +27,7 @@ from tools import english
 from tools.backends import add_backend, choose, other
 from tools.generate import continuation, open_model
 from tools.say import note
-from tools.score import score_artifact
+from tools.scoring_job import score_artifact
 from tools.train import free_run_id, train
 
 PROMPTS = ("Return the ", "The following ", "If the argument ")

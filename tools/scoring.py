@@ -15,16 +15,20 @@ from rich.text import Text
 
 from core.score.bpb import Tally
 from core.score.resume import Task, load_state, save_state
+from core.score.rules import EVAL_S
 from tools.say import note
 
 SAVE_EVERY_S = 30.0
+STOPPING = b"\nstopping behind this batch, to keep what is done; Ctrl-C again: at once\n"
 TELL_AFTER_S = 3.0  # plain lines: the first after this, then one for every twentieth
 
 
 class Keeper:
     """Saves the tally every so often, and at Ctrl-C or SIGTERM once the batch is added up."""
 
-    def __init__(self, path: Path | None = None, task: Task | None = None) -> None:
+    def __init__(self, group: Any, path: Path | None = None, task: Task | None = None) -> None:
+        self.group = group  # of ranks that score together: the first one writes and talks
+        self.leads = group.rank == 0
         self.path = path
         self.task = task or {}
         self.started = self.saved = time.perf_counter()
@@ -40,7 +44,8 @@ class Keeper:
             return empty
         tally, seconds = load_state(self.path, self.task, empty, num_tokens)
         self.started -= seconds
-        note(f"going on from {self.path}: {tally.targets:,} targets are scored")
+        if self.leads:
+            note(f"going on from {self.path}: {tally.targets:,} targets are scored")
         return tally
 
     def __enter__(self) -> Keeper:
@@ -54,7 +59,8 @@ class Keeper:
             signal.signal(number, handler)
 
     def __call__(self, tally: Tally) -> None:
-        """After a batch."""
+        """After a batch. What one rank was told, all obey, at the same batch."""
+        self.interrupted = int(max(self.group.max(float(self.interrupted))))
         if self.interrupted or time.perf_counter() - self.saved >= SAVE_EVERY_S:
             self.save(tally)
         if self.interrupted == signal.SIGTERM:
@@ -64,7 +70,7 @@ class Keeper:
 
     def save(self, tally: Tally) -> None:
         """A place that cannot be written costs the file, not the scoring."""
-        if self.path is None:
+        if self.path is None or not self.leads:
             return
         try:
             save_state(self.path, self.task, tally, self.seconds())
@@ -83,7 +89,10 @@ class Keeper:
         """
         self.interrupted = signum
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.write(2, b"\nstopping behind this batch, to keep what is done; Ctrl-C again: at once\n")
+        if self.leads:
+            os.write(
+                2, b"\nstopping behind this batch, to keep what is done; Ctrl-C again: at once\n"
+            )
 
     def seconds(self) -> float:
         """Spent on this scoring, before and now."""
@@ -91,21 +100,25 @@ class Keeper:
 
     def forget(self) -> None:
         """The scoring is done."""
-        if self.path is not None:
+        if self.path is not None and self.leads:
             self.path.unlink(missing_ok=True)
 
 
 class Progress:
     """How far a scoring is, on stderr: a live line on a terminal, else a line now and then."""
 
-    def __init__(self, of_targets: int, label: str) -> None:
+    def __init__(
+        self, of_targets: int, label: str, shows: bool = True, opened: float = 0.0
+    ) -> None:
         self.of_targets = of_targets
         self.label = label
+        self.shows = shows
+        self.opened = opened or time.perf_counter()  # when the task's clock began
         self.first_targets = 0
         self.begun: float | None = None
         self.told_parts = -1  # twentieths
         self.live = Live(console=Console(stderr=True), transient=True, auto_refresh=False)
-        self.shows_live = self.live.console.is_terminal
+        self.shows_live = shows and self.live.console.is_terminal
 
     def __enter__(self) -> Progress:
         if self.shows_live:
@@ -124,19 +137,25 @@ class Progress:
         elapsed_s, parts = now - self.begun, 20 * tally.targets // self.of_targets
         if self.shows_live:
             self.live.update(Text(self.status(tally, elapsed_s)), refresh=True)
-        elif elapsed_s >= TELL_AFTER_S and self.told_parts < parts < 20:
+        elif self.shows and elapsed_s >= TELL_AFTER_S and self.told_parts < parts < 20:
             note(self.status(tally, elapsed_s))
             self.told_parts = parts
 
     def status(self, tally: Tally, elapsed_s: float) -> str:
-        """Time left first; the BPB so far with its label."""
+        """Time left first, and of what the task allows; the BPB so far with its label."""
         rate = (tally.targets - self.first_targets) / max(elapsed_s, 1e-9)
         left = duration((self.of_targets - tally.targets) / rate) if rate else "?"
+        spent_s = elapsed_s + (self.begun or self.opened) - self.opened
+        allowed_s = max(EVAL_S - spent_s, 0.0)
+        of_task = f"({allowed_s:.0f} of the task's {EVAL_S:.0f} s)"
+        return f"{left} left {of_task}  {rate:,.0f} tokens/s  {self.so_far(tally)}"
+
+    def so_far(self, tally: Tally) -> str:
+        """How much is scored, and how well."""
         bpb = "-" if tally.val_bpb is None else f"{tally.val_bpb:.4f}"
         return (
-            f"{left} left  {tally.targets / self.of_targets:4.0%}  "
-            f"{tally.targets:,} of {self.of_targets:,} targets  {rate:,.0f} tokens/s  "
-            f"BPB so far {bpb}{self.label}"
+            f"{tally.targets / self.of_targets:4.0%}  {tally.targets:,} of {self.of_targets:,} "
+            f"targets  BPB so far {bpb}{self.label}"
         )
 
 

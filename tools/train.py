@@ -151,9 +151,8 @@ class ScoringEta:
     def __call__(self, kind: str, **fields: Any) -> None:
         if kind == "start":
             score, tokens = self.recipe.score, fields["val_tokens"]
-            subset = choose_subset(
-                score.subset, score.limit_tokens, tokens, self.recipe.arch.seq_len
-            )
+            window_targets = score.windows_by.window_targets(self.recipe.arch.seq_len)
+            subset = choose_subset(score.subset, score.limit_tokens, tokens, window_targets)
             self.targets = tokens - 1 if subset is None else subset.targets
             self.ranks = fields["world_size"]
             hardware = hardware_of(fields["device"], self.ranks)
@@ -179,7 +178,8 @@ class ScoringEta:
 
     def seconds(self, tokens_per_s: float) -> float:
         scorings = 2 + self.validations(tokens_per_s)
-        return scorings * self.targets * self.ranks / (3 * tokens_per_s)
+        cost = self.recipe.score.windows_by.cost(self.recipe.arch.seq_len)
+        return scorings * cost * self.targets * self.ranks / (3 * tokens_per_s)
 
 
 def free_run_id(runs: Path, stem: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,15 @@ def rotary_tables(spec: ModelSpec) -> tuple[Table, Table]:
     frequencies = SCALINGS[spec.rope_scaling](spec)
     angles = np.outer(np.arange(spec.seq_len, dtype=np.float64), frequencies)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def longer_tables(spec: ModelSpec, length: int) -> tuple[Table, Table]:
+    """cos and sin for more tokens than the spec's seq_len, at which it was trained.
+
+    Scaled frequencies follow: they start from rope_train_len, or else from seq_len.
+    """
+    trained = spec.rope_train_len or spec.seq_len
+    return rotary_tables(replace(spec, seq_len=length, rope_train_len=trained))
 
 
 def plain(spec: ModelSpec) -> Frequencies:

@@ -72,21 +72,35 @@ class Tally:
         return bits_per_byte(self._nats, self._bytes) if self._bytes else None
 
     def add(self, first: int, nats: NDArray[np.float32], counts: Ints, raw: Ints | None) -> None:
-        """Targets at `first`, first+1, ...: their nats, reference bytes and original bytes."""
+        """Targets at `first`, first+1, ...: their nats, reference bytes and original bytes.
+
+        nats: of one window, or those of several in rows, which are summed one by one.
+        """
         if not np.isfinite(nats).all():
             where = first + int(np.flatnonzero(~np.isfinite(nats))[0])
             raise ValueError(f"the loss of target {where} is not finite: nothing can be scored")
-        self._seen[first : first + len(nats)] += 1
-        sums = float(nats.astype(np.float64).sum()), int(counts.sum())
-        self._nats += sums[0]
-        self._bytes += sums[1]
+        self._seen[first : first + nats.size] += 1
+        rows = np.atleast_2d(nats)
+        sums = rows.astype(np.float64).sum(axis=1).tolist()
+        for window_nats in sums:
+            self._nats += window_nats
+        self._bytes += int(counts.sum())
         if self._bytes_raw is not None:
             assert raw is not None
             self._bytes_raw += int(raw.sum())
         if self._chosen is not None:
-            self.window_sums.append(sums)
-        self.windows += 1
-        self.targets += len(nats)
+            window_bytes = counts.reshape(rows.shape).sum(axis=1).tolist()
+            self.window_sums += zip(sums, window_bytes, strict=True)
+        self.windows += len(rows)
+        self.targets += nats.size
+
+    def scored(self, first: int, stop: int) -> int | None:
+        """The first of these positions that was a target already."""
+        return _first(self._seen[first:stop] > 0, first)
+
+    def unscored(self, first: int, stop: int) -> int | None:
+        """The first of these positions that was no target yet."""
+        return _first(self._seen[first:stop] == 0, first)
 
     def result(self) -> Scored:
         """The score, if every target was scored exactly once and nothing else was."""
@@ -147,8 +161,14 @@ class Tally:
         wanted = np.full(len(self._seen), self._chosen is None, np.uint8)
         wanted[0] = 0
         for window in self._chosen or ():
-            wanted[window.start + 1 : window.start + window.count + 1] = 1
+            wanted[window.first : window.stop] = 1
         return wanted
+
+
+def _first(marks: NDArray[np.bool_], offset: int) -> int | None:
+    """The place of the first mark."""
+    places = np.flatnonzero(marks)
+    return offset + int(places[0]) if len(places) else None
 
 
 def _need(holds: bool, message: str) -> None:

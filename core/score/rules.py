@@ -1,9 +1,10 @@
-"""The task's rules as data: what each asks of a records folder, and where that is written."""
+"""The task's rules as data: what each asks of a records folder or a scorer, and its source."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from core.data.findings import Finding, Status
 
@@ -27,6 +28,13 @@ class Rule:
     id: str
     what: str
     source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerRule(Rule):
+    """A rule of scoring, and by whom it was made."""
+
+    status: Literal["organiser", "relayed", "community"]  # relayed: an organiser's, second hand
 
 
 RULES = (
@@ -157,6 +165,39 @@ RULES = (
     ),
 )
 BY_ID = {rule.id: rule for rule in RULES}
+SCORER_RULES = (
+    ScorerRule(
+        id="causality",
+        what="a token's distribution depends on the artifact and the tokens before it alone",
+        source="issue 1017, condition 1; pull request 1240; no hint or gate by the token, 720, 982",
+        status="organiser",
+    ),
+    ScorerRule(
+        id="normalised",
+        what="a distribution over all tokens, with the sum 1, is fixed before the token is seen",
+        source="issue 1017, condition 2; pull requests 720, 886, 978 and 982",
+        status="organiser",
+    ),
+    ScorerRule(
+        id="score first",
+        what="nothing that a score depends on is updated from tokens that are not scored yet",
+        source="task README; issue 1017, condition 3; pull requests 402 and 1972",
+        status="organiser",
+    ),
+    ScorerRule(
+        id="single pass",
+        what="a scorer that adapts goes once from left to right",
+        source="issue 1017, condition 4; issue 140; pull request 991",
+        status="relayed",
+    ),
+    ScorerRule(
+        id="once",
+        what="each target is scored once, and the first score stands",
+        source="issue 1017, condition 4; pull requests 568, 573 and 991",
+        status="relayed",
+    ),
+)
+SCORER_BY_ID = {rule.id: rule for rule in SCORER_RULES}
 NOT_SEEN = (
     "causality of the scorer",
     "normalised distributions",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from core.data.token_bytes import ByteTable, byte_table, check_table
 from core.data.tokenizer import open_tokenizer
 from core.score.bpb import Ints, Scored, Tally
 from core.score.interval import bpb_interval
+from core.score.protocols import CHUNKED, Protocol, ProtocolName
 from core.score.subsets import Subset, SubsetName, choose_subset, windows_of
-from core.score.windows import Rows, Window, batches, fill
+from core.score.tape import Plain, Ranks, Tape
+from core.score.windows import Rows, Window
 
-NatsOf = Callable[[Rows, Rows], NDArray[np.float32]]  # (B, T) inputs, targets -> (B, T) nats
+NatsOf = Callable[[Rows, Rows], NDArray[np.float32]]  # inputs (B, T), the last L targets -> (B, L)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +43,15 @@ class Score:
     subset: SubsetName = "full"  # or a fixed part of the split, labelled wherever its score is
     limit_tokens: int = 0  # another subset: only the first so many targets; 0: all
     allow_lossy: bool = False  # a tokenizer that loses text; every score of it says `lossy`
+    protocol: ProtocolName = "chunked"  # which target is scored with which tokens before it
+    stride: int = 64  # targets a window of the protocols that slide
+    seq_len: int = 0  # tokens a window, also more than in training; 0: arch.seq_len
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ValueError(f"score.batch {self.batch} must be at least 1")
-        for name in ("val_every_steps", "limit_tokens"):
+        for name in ("batch", "stride"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"score.{name} {getattr(self, name)} must be at least 1")
+        for name in ("val_every_steps", "limit_tokens", "seq_len"):
             if getattr(self, name) < 0:
                 raise ValueError(f"score.{name} {getattr(self, name)} must not be negative")
         if self.limit_tokens and self.subset != "full":
@@ -52,6 +59,11 @@ class Score:
                 f"score.subset {self.subset} and score.limit_tokens {self.limit_tokens} are two "
                 "subsets, expected one; set score.limit_tokens=0 or score.subset=full"
             )
+
+    @property
+    def windows_by(self) -> Protocol:
+        """The protocol with its numbers."""
+        return Protocol(name=self.protocol, stride=self.stride, seq_len=self.seq_len)
 
 
 @dataclass(frozen=True)
@@ -63,15 +75,16 @@ class Validation:
     table: ByteTable
     subset: Subset | None  # None: the whole split
     lossy: str = ""  # what the tokenizer loses, if that was allowed
+    protocol: Protocol = CHUNKED
 
     @property
     def of_targets(self) -> int:
         """Targets of the whole split."""
         return len(self.stream) - 1
 
-    def windows(self, seq_len: int) -> list[Window]:
-        """What is scored, in order."""
-        return windows_of(self.subset, len(self.stream), seq_len)
+    def windows(self, seq_len: int) -> Sequence[Window]:
+        """What is scored, in order, by a model that was trained at this length."""
+        return windows_of(self.subset, self.protocol.windows(self.stream, seq_len))
 
 
 def open_validation(
@@ -81,10 +94,11 @@ def open_validation(
     subset: SubsetName = "full",
     seq_len: int = 0,
     allow_lossy: bool = False,
+    protocol: Protocol = CHUNKED,
 ) -> Validation:
     """Open the split and refuse a byte count that the tokenizer's own decoding contradicts.
 
-    A subset that is spread depends on seq_len, of which its windows are.
+    A subset that is spread depends on its windows: on the protocol, and seq_len in training.
     """
     folder, tokenizer = Path(data.path), open_tokenizer(data.tokenizer)
     require_vocabulary(tokenizer, vocab_size)
@@ -100,10 +114,11 @@ def open_validation(
         )
     if subset.startswith("spread") and seq_len < 1:
         raise ValueError(f"score.subset {subset} needs a seq_len of at least 1, found {seq_len}")
-    chosen = choose_subset(subset, limit_tokens, len(stream), seq_len)
+    stride = protocol.window_targets(seq_len)
+    chosen = choose_subset(subset, limit_tokens, len(stream), stride)
     table = byte_table(tokenizer)
     check_table(table, tokenizer, sidecar=sidecar is not None)
-    validation = Validation(stream, sidecar, table, chosen, lossy)
+    validation = Validation(stream, sidecar, table, chosen, lossy, protocol)
     read = read_tokens(validation, tokenizer, seq_len)
     check_decoding(table, tokenizer, read, allow_unknown=bool(lossy))
     return validation
@@ -123,7 +138,7 @@ def read_tokens(validation: Validation, tokenizer: Tokenizer, seq_len: int) -> T
     ends = character_ends(tokenizer)
     parts = []
     for window in validation.windows(seq_len):
-        tokens = stream.slice(window.start, window.start + window.count + 1)
+        tokens = stream.slice(window.first - 1, window.stop)
         check_tokens(tokens, tokenizer.vocab_size)
         text = np.flatnonzero(ends[tokens])
         parts.append(tokens[text[0] : text[-1] + 1] if text.size else tokens[:0])
@@ -151,24 +166,24 @@ def score(
     batch: int,
     after: Callable[[Tally], None] | None = None,
     tally: Tally | None = None,
+    ranks: Ranks | None = None,
 ) -> Scored:
-    """Score every target once over non-overlapping windows of seq_len.
+    """Score every target once by the validation's protocol; seq_len: of the model in training.
 
     `after` is called behind each batch. `tally` is where an earlier scoring stopped, behind one
-    of its batches: the same batches follow, and the same sums in the same order.
+    of its batches: the same batches follow, and the same sums in the same order. `ranks` share
+    the batches, and each returns the score.
     """
-    windows = validation.windows(seq_len)
     tally = open_tally(validation, seq_len) if tally is None else tally
-    _check_place(tally, windows, batch)
-    for group in batches(windows[tally.windows :], batch):
-        x, y = fill(validation.stream, group, batch, seq_len)
-        nats = nats_of(x, y)
-        for row, window in enumerate(group):
-            counts, raw = _bytes(validation, window)
-            tally.add(window.start + 1, nats[row, : window.count], counts, raw)
-        if after is not None:
-            after(tally)
-    return _with_interval(tally, validation)
+    open_tape(validation, seq_len, batch, tally).play(Plain(nats_of), after, ranks)
+    return with_interval(tally, validation, seq_len)
+
+
+def open_tape(validation: Validation, seq_len: int, batch: int, tally: Tally) -> Tape:
+    """The validation's windows, those behind the tally's."""
+    shape = batch, validation.protocol.length(seq_len)
+    windows = validation.windows(seq_len)
+    return Tape(validation.stream, windows, shape, partial(_bytes, validation), tally)
 
 
 def subset_fields(scored: Scored, validation: Validation) -> dict[str, Any] | None:
@@ -190,25 +205,15 @@ def subset_fields(scored: Scored, validation: Validation) -> dict[str, Any] | No
     }
 
 
-def _check_place(tally: Tally, windows: list[Window], batch: int) -> None:
-    """Raise ValueError unless the tally ends behind a batch of these windows."""
-    done = sum(window.count for window in windows[: tally.windows])
-    whole = tally.windows % batch == 0 or tally.windows == len(windows)
-    if tally.windows > len(windows) or done != tally.targets or not whole:
-        raise ValueError(
-            f"a tally of {tally.windows} windows and {tally.targets} targets does not end behind "
-            f"a batch of {batch} of these {len(windows)} windows; score from the start"
-        )
-
-
-def _with_interval(tally: Tally, validation: Validation) -> Scored:
+def with_interval(tally: Tally, validation: Validation, seq_len: int) -> Scored:
     """The result; of a subset with the interval of the whole split."""
     scored, subset = tally.result(), validation.subset
     if subset is None:
         return scored
     sampled_frac = scored.tokens / validation.of_targets
-    interval = bpb_interval(tally.window_sums, sampled_frac, subset.spread)
-    return replace(scored, interval=interval)
+    starts = [window.first for window in validation.windows(seq_len)]
+    sums = [tally.window_sums[index] for index in np.argsort(starts)]
+    return replace(scored, interval=bpb_interval(sums, sampled_frac, subset.spread))
 
 
 def _bytes(validation: Validation, window: Window) -> tuple[Ints, Ints | None]:
@@ -216,12 +221,12 @@ def _bytes(validation: Validation, window: Window) -> tuple[Ints, Ints | None]:
 
     Where the text was transformed before it was encoded only the sidecar knows either.
     """
-    first, stop = window.start + 1, window.start + window.count + 1
+    first, stop = window.first, window.stop
     raw = None
     if validation.sidecar is not None:
         raw = validation.sidecar.slice(first, stop).astype(np.int64)
     if validation.table.needs_sidecar:
         assert raw is not None
         return raw, raw
-    tokens = validation.stream.slice(window.start, stop)
+    tokens = validation.stream.slice(first - 1, stop)
     return validation.table.count(tokens[:-1], tokens[1:]), raw

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from core.score.windows import Window, chunked
+from core.score.windows import Window, Windows
 
 SubsetName = Literal["full", "first-262k", "first-1m", "spread-262k", "spread-1m"]
 
@@ -30,33 +31,35 @@ SUBSETS: dict[SubsetName, Subset] = {
 
 
 def choose_subset(
-    name: SubsetName, limit_tokens: int, num_tokens: int, seq_len: int
+    name: SubsetName, limit_tokens: int, num_tokens: int, window_targets: int
 ) -> Subset | None:
-    """The named subset, or the first limit_tokens; None where that is the whole split."""
+    """The named subset, or the first limit_tokens; None where that is the whole split.
+
+    window_targets: how many a window scores at most, but for the first ones.
+    """
     chosen = SUBSETS.get(name)
     if limit_tokens:
         chosen = Subset(name=f"first-{limit_tokens}", targets=limit_tokens)
     if chosen is None or chosen.targets >= num_tokens - 1:
         return None
-    if chosen.spread and _count(chosen, seq_len) >= len(chunked(num_tokens, seq_len)):
+    if chosen.spread and _count(chosen, window_targets) >= -(-(num_tokens - 1) // window_targets):
         return None
     return chosen
 
 
-def windows_of(subset: Subset | None, num_tokens: int, seq_len: int) -> list[Window]:
+def windows_of(subset: Subset | None, whole: Windows) -> Sequence[Window]:
     """The windows to score, in order. A spread takes windows of the full protocol: of n windows,
     W of them, those at (2i + 1) n / 2W rounded down, i = 0 .. W-1; each has the context it would
     have in a full validation.
     """
     if subset is None:
-        return chunked(num_tokens, seq_len)
+        return whole
     if not subset.spread:
-        return chunked(min(subset.targets + 1, num_tokens), seq_len)
-    whole = chunked(num_tokens, seq_len)
-    count = min(_count(subset, seq_len), len(whole))
+        return whole.until(subset.targets)
+    count = min(_count(subset, whole.stride), len(whole))
     return [whole[(2 * i + 1) * len(whole) // (2 * count)] for i in range(count)]
 
 
-def _count(subset: Subset, seq_len: int) -> int:
+def _count(subset: Subset, window_targets: int) -> int:
     """W: whole windows within the wanted targets, at least one."""
-    return max(1, subset.targets // seq_len)
+    return max(1, subset.targets // window_targets)

@@ -33,6 +33,7 @@ def open_corpus(recipe: Recipe) -> Corpus:
         part.subset,
         arch.seq_len,
         part.allow_lossy,
+        part.windows_by,
     )
     train = open_split(Path(recipe.data.path), "train")
     if len(train) < recipe.arch.seq_len + 1:

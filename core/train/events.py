@@ -52,7 +52,7 @@ LINES: dict[str, str] = {
     "val": (
         "step:{step}/{steps} val_loss:{val_loss:.4f} val_bpb:{val_bpb:.4f} "
         "train_time:{train_ms:.0f}ms step_avg:{step_avg_ms:.2f}ms "
-        "tokens:{tokens} bytes:{bytes} artifact_bytes:{artifact_bytes}{subset}{lossy}"
+        "tokens:{tokens} bytes:{bytes} artifact_bytes:{artifact_bytes}{subset}{lossy}{protocol}"
     ),
     "stop": "stopped: step:{step}/{steps} train_time:{train_ms:.0f}ms",
     "stopping_early": (
@@ -61,7 +61,7 @@ LINES: dict[str, str] = {
     "scored": (
         "{label} val_loss:{val_loss:.8f} val_bpb:{val_bpb:.8f} val_bpb_raw:{val_bpb_raw} "
         "tokens:{tokens} bytes:{bytes} bytes_raw:{bytes_raw} eval_time:{eval_ms:.0f}ms"
-        "{subset}{lossy}"
+        "{subset}{lossy}{protocol}"
     ),
     "artifact": (
         "identity:{identity}\n"
@@ -78,12 +78,9 @@ def log_line(kind: str, fields: dict[str, Any]) -> str | None:
     """The text of an event, or None for a step between two that are shown."""
     if kind == "step" and fields["step"] > 10 and fields["step"] % fields["log_every_steps"]:
         return None
-    subset = fields.get("subset")
-    lossy = fields.get("lossy")
-    labels = {
-        "subset": f" subset:{json.dumps(subset)}" if subset else "",
-        "lossy": f" lossy:{json.dumps(lossy)}" if lossy else "",
-    }
+    names = ("subset", "lossy", "protocol")
+    said = {name: fields.get(name) for name in names}
+    labels = {name: f" {name}:{json.dumps(one)}" if one else "" for name, one in said.items()}
     return LINES[kind].format(**{**fields, **labels})
 
 
@@ -235,6 +232,7 @@ def score_fields(scored: Scored, validation: Validation) -> dict[str, Any]:
         "bytes_raw": scored.bytes_raw,
         "subset": subset_fields(scored, validation),
         "lossy": validation.lossy or None,
+        "protocol": validation.protocol.label(),
     }
 
 

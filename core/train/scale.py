@@ -35,7 +35,7 @@ def scaled(recipe: Recipe, to: Recipe) -> Recipe:
         schedule=_schedule(recipe.schedule, to.schedule),
         data=_data(recipe.data, to.data, recipe.arch.seq_len, arch.seq_len),
         quant=replace(recipe.quant, keep_below=_keep_below(recipe.arch, arch, recipe.quant)),
-        score=_score(recipe.score, to.score),
+        score=_score(recipe.score, to.score, arch.seq_len),
     )
 
 
@@ -160,8 +160,9 @@ def _data(data: Data, to: Data, was_seq_len: int, seq_len: int) -> Data:
     )
 
 
-def _score(score: Score, to: Score) -> Score:
-    """Never scored is kept; else at least as often as `to`, and on no more targets.
+def _score(score: Score, to: Score, seq_len: int) -> Score:
+    """Never scored is kept; else at least as often as `to`, and on no more targets, by windows of
+    the small model's length.
 
     A recipe with a subset of its own keeps it: that is what its scores are compared on.
     """
@@ -174,6 +175,8 @@ def _score(score: Score, to: Score) -> Score:
         val_every_steps=every,
         subset=part.subset,
         limit_tokens=part.limit_tokens,
+        stride=min(score.stride, seq_len),
+        seq_len=0,
     )
 
 

@@ -42,7 +42,7 @@ def test_bits_per_byte() -> None:
 
 @pytest.mark.parametrize("num_tokens", [2, 3, 16, 17, 18, 33, 160, 161, 175])
 def test_windows_hold_every_target_once(num_tokens: int) -> None:
-    windows = chunked(num_tokens, SEQ_LEN)
+    windows = list(chunked(num_tokens, SEQ_LEN))
     targets = [t for w in windows for t in range(w.start + 1, w.start + w.count + 1)]
     assert targets == list(range(1, num_tokens))
     assert all(w.count == SEQ_LEN for w in windows[:-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +26,7 @@ FULL_TOKENS = 62_021_847  # about the task's split
 SPREAD = Subset(name="spread-test", targets=1024, spread=True)
 
 
-def targets_of(windows: list[Window]) -> list[int]:
+def targets_of(windows: Sequence[Window]) -> list[int]:
     return [t for w in windows for t in range(w.start + 1, w.start + w.count + 1)]
 
 
@@ -33,26 +34,27 @@ def targets_of(windows: list[Window]) -> list[int]:
 @pytest.mark.parametrize("name", SUBSETS)
 def test_named_subsets_take_every_target_at_most_once(name: str, seq_len: int) -> None:
     subset = next(s for s in SUBSETS.values() if s.name == name)
-    windows = windows_of(subset, FULL_TOKENS, seq_len)
+    whole = chunked(FULL_TOKENS, seq_len)
+    windows = list(windows_of(subset, whole))
     targets = np.array(targets_of(windows))
-    assert windows == windows_of(subset, FULL_TOKENS, seq_len)
+    assert windows == list(windows_of(subset, whole))
     assert (np.diff(targets) > 0).all() and targets[0] >= 1 and targets[-1] < FULL_TOKENS
     if subset.spread:
         assert subset.targets - seq_len < len(targets) <= subset.targets
-        assert set(windows) <= set(chunked(FULL_TOKENS, seq_len))
+        assert set(windows) <= set(whole)
     else:
         assert targets.tolist() == list(range(1, subset.targets + 1))
 
 
 def test_the_spread_is_the_one_that_was_published() -> None:
     """A subset that moves gives numbers that cannot be compared."""
-    windows = windows_of(SUBSETS["spread-1m"], FULL_TOKENS, 1024)
+    windows = windows_of(SUBSETS["spread-1m"], chunked(FULL_TOKENS, 1024))
     assert len(windows) == 1024 and sum(w.count for w in windows) == 1 << 20
     starts = [windows[i].start // 1024 for i in (0, 1, 2, 511, 1023)]
     assert starts == [29, 88, 147, 30254, 60539]
     gaps = np.diff([w.start for w in windows]) // 1024
     assert set(gaps.tolist()) == {59, 60}
-    small = windows_of(SPREAD, 9393, 64)
+    small = windows_of(SPREAD, chunked(9393, 64))
     assert [w.start // 64 for w in small] == [(2 * i + 1) * 147 // 32 for i in range(16)]
 
 
@@ -66,7 +68,7 @@ def test_a_subset_as_long_as_the_split_is_the_split() -> None:
     assert choose_subset("full", 99, 100, 16) is None
     assert choose_subset("full", 98, 100, 16) == Subset(name="first-98", targets=98)
     long = choose_subset("spread-262k", 0, 3 * million, 2 * million)  # a window of 2 M targets
-    assert len(windows_of(long, 3 * million, 2 * million)) == 1
+    assert len(windows_of(long, chunked(3 * million, 2 * million))) == 1
     assert choose_subset("spread-262k", 0, 3 * million, 4 * million) is None
 
 
@@ -144,7 +146,7 @@ def coverage(spread: bool, taken: int, of: int) -> float:
     """How many of 400 made-up splits the interval holds, sampled by our own rule."""
     held, trials = 0, 400
     part = Subset(name="test", targets=8 * taken, spread=spread)
-    chosen = [w.start // 8 for w in windows_of(part, 8 * of + 1, 8)]
+    chosen = [w.start // 8 for w in windows_of(part, chunked(8 * of + 1, 8))]
     assert len(chosen) == taken
     for seed in range(trials):
         whole = population(seed, of)

@@ -31,7 +31,7 @@ def test_the_progress_says_how_long_how_far_and_of_what(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A clock of one second a call; a line when one is due, none at the end."""
-    ticks = iter(range(100))
+    ticks = iter(range(101))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
     tally, progress = Tally(10_001, has_raw=False), Progress(10_000, " (subset first-10000)")
     with progress:
@@ -40,10 +40,10 @@ def test_the_progress_says_how_long_how_far_and_of_what(
             progress(tally)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == (
-        "1 min 36 s left    4%  400 of 10,000 targets  100 tokens/s  "
+        "1 min 36 s left (596 of the task's 600 s)  100 tokens/s    4%  400 of 10,000 targets  "
         "BPB so far 0.7213 (subset first-10000)"
     )
-    assert len(lines) == 20 and lines[-1].startswith("5 s left   95%")
+    assert len(lines) == 20 and lines[-1].startswith("5 s left (505 of")
 
 
 def test_a_terminal_gets_one_live_line() -> None:
@@ -55,7 +55,7 @@ def test_a_terminal_gets_one_live_line() -> None:
     with progress:
         progress(tally)
     assert (
-        "? left   50%" in screen.getvalue() and "(modified: arch.skips=none)" in screen.getvalue()
+        "? left (600 of" in screen.getvalue() and "(modified: arch.skips=none)" in screen.getvalue()
     )
 
 

@@ -1,0 +1,264 @@
+"""The tape: a scorer gives the nats of a block from what came before, and then is shown it.
+
+The tape owns the position counter, the sums and the hash of the scorer's state. A scorer adapts in
+`observe` and nowhere else: what it does elsewhere breaks a rule that the error names. A scorer can
+lie about its state, and its nats are taken as given; what only looking at its answers can tell
+(causality inside a block, nats of no distribution) is for an audit to find.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.arch.spec import BOS
+from core.data.shards import Tokens, TokenStream
+from core.score.bpb import Ints, Tally
+from core.score.rules import SCORER_BY_ID
+from core.score.windows import Rows, Window, batches, fill
+
+Nats = NDArray[np.float32]
+State = Mapping[str, NDArray[Any]]
+BytesOf = Callable[[Window], tuple[Ints, Ints | None]]  # of a window's targets: tables', original
+
+
+class RuleBroken(ValueError):
+    """A scorer did what a rule of the task forbids."""
+
+    def __init__(self, rule: str, evidence: str) -> None:
+        self.rule = SCORER_BY_ID[rule]
+        super().__init__(f"rule {rule}: {self.rule.what}; {evidence} ({self.rule.source})")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Block:
+    """Windows that are scored together, one a row: x (B, T), y (B, L) behind x's last columns."""
+
+    windows: Sequence[Window]
+    x: Rows
+    y: Rows
+
+
+class Scorer(Protocol):
+    """What the tape asks of a scorer."""
+
+    adapts: bool  # whether `observe` does anything
+
+    def score(self, block: Block) -> Nats:
+        """Nats of each target, float32 (B, L), from a state that this does not change."""
+
+    def observe(self, block: Block) -> None:
+        """The block is scored: learn from it, or not."""
+
+    def state(self) -> State:
+        """All that its later nats depend on and that can change."""
+
+
+class Ranks(Protocol):
+    """Processes that score together; each of them runs the same tape."""
+
+    rank: int
+    world_size: int
+
+    def gather(self, rows: Nats) -> Nats:
+        """(world_size, ...): the rows of each rank, on every rank."""
+
+
+class Alone:
+    """One process."""
+
+    rank = 0
+    world_size = 1
+
+    def gather(self, rows: Nats) -> Nats:
+        """The same, as the only rank's."""
+        return rows[None]
+
+
+class Plain:
+    """A scorer without a state."""
+
+    adapts = False
+
+    def __init__(self, nats_of: Callable[[Rows, Rows], Nats]) -> None:
+        self._nats_of = nats_of
+
+    def score(self, block: Block) -> Nats:
+        """As the engine says."""
+        return self._nats_of(block.x, block.y)
+
+    def observe(self, block: Block) -> None:
+        """Nothing is learned."""
+
+    def state(self) -> State:
+        """There is none."""
+        return {}
+
+
+class Tape:
+    """One pass over a plan of windows, `batch` of them a block."""
+
+    def __init__(
+        self,
+        stream: TokenStream,
+        windows: Sequence[Window],
+        shape: tuple[int, int],
+        bytes_of: BytesOf,
+        tally: Tally,
+    ) -> None:
+        """shape: windows a block and tokens a window. tally: where an earlier pass stopped."""
+        self._stream, self._windows, self._tally = stream, windows, tally
+        self._batch, self._seq_len = shape
+        self._bytes_of = bytes_of
+        self._groups = _behind(windows, self._batch, tally)
+        self._slides = windows[-1].skip > 0
+        self.state_hash = ""  # of the scorer, as it was when it had last observed
+
+    def tokens(self, start: int, stop: int) -> Tokens:
+        """Part of the stream, for a scorer that looks back: none that is not scored yet."""
+        hidden = self._tally.unscored(max(start, 1), stop)
+        if hidden is not None:
+            raise RuleBroken("causality", f"token {hidden} was asked for before it was scored")
+        return self._stream.slice(start, stop)
+
+    def play(
+        self,
+        scorer: Scorer,
+        after: Callable[[Tally], None] | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """Score the rest of the plan; `after` is called behind each block.
+
+        The ranks take turns at the blocks and all add up all nats, in the order of the plan: the
+        sum has the same bits on any number of them.
+        """
+        ranks = ranks or Alone()
+        if scorer.adapts and ranks.world_size > 1:
+            raise ValueError(
+                f"{ranks.world_size} ranks and a scorer that adapts: each block needs the state "
+                "behind the one before; score on one rank"
+            )
+        self.state_hash = _digest(scorer)
+        for turn in self._turns(ranks.world_size):
+            mine = min(ranks.rank, len(turn) - 1)
+            block = self._block(turn[mine])
+            given = ranks.gather(self._ask(scorer, block))
+            for group, nats in zip(turn, given, strict=False):
+                self._commit(group, nats)
+                if scorer.adapts:
+                    scorer.observe(block)
+                    self.state_hash = _digest(scorer)
+                if after is not None:
+                    after(self._tally)
+
+    def _block(self, group: list[Window]) -> Block:
+        x, y = fill(self._stream, group, self._rows(group), self._seq_len)
+        return Block(windows=tuple(group), x=x, y=y)
+
+    def _ask(self, scorer: Scorer, block: Block) -> Nats:
+        """The block's nats, from the state that the blocks before have left."""
+        if scorer.adapts and block.windows[0].first != self._tally.targets + 1:
+            raise RuleBroken(
+                "single pass",
+                f"a scorer that adapts is at target {self._tally.targets + 1}, the plan's next is "
+                f"{block.windows[0].first}; score it chunked or sliding, from the start",
+            )
+        nats = scorer.score(block)
+        if _digest(scorer) != self.state_hash:
+            raise RuleBroken(
+                "score first",
+                f"the scorer's state changed before target {block.windows[0].first} was scored",
+            )
+        if nats.shape != block.y.shape:
+            raise ValueError(f"nats of shape {nats.shape}, expected {block.y.shape}, one a target")
+        return nats
+
+    def _rows(self, group: list[Window]) -> int:
+        """One shape for all where no window slides, else as many rows as windows."""
+        return len(group) if self._slides else self._batch
+
+    def _turns(self, ranks: int) -> Iterator[list[list[Window]]]:
+        """One group a rank, of one shape."""
+        turn: list[list[Window]] = []
+        for group in self._groups:
+            if len(turn) == ranks or (turn and self._shape(group) != self._shape(turn[0])):
+                yield turn
+                turn = []
+            turn.append(group)
+        if turn:
+            yield turn
+
+    def _shape(self, group: list[Window]) -> tuple[int, int]:
+        return self._rows(group), group[0].skip
+
+    def _commit(self, group: list[Window], nats: Nats) -> None:
+        """The whole block, or an error and none of it."""
+        parts = [(run, nats[at : at + len(run), : run[0].count]) for at, run in _runs(group)]
+        for run, rows in parts:
+            self._check(run[0].first, rows.ravel())
+        for run, rows in parts:
+            span = Window(run[0].first - 1, rows.size)
+            self._tally.add(span.first, rows, *self._bytes_of(span))
+
+    def _check(self, first: int, nats: Nats) -> None:
+        twice = self._tally.scored(first, first + len(nats))
+        if twice is not None:
+            raise RuleBroken("once", f"target {twice} was scored before")
+        bad = np.flatnonzero(~np.isfinite(nats))
+        if len(bad):
+            where = first + int(bad[0])
+            raise ValueError(
+                f"the loss of target {where} is not finite: {nats[bad[0]]}; it is "
+                f"{place(self._stream, where)} of the validation split"
+            )
+
+
+def place(stream: TokenStream, position: int) -> str:
+    """token 5 of document 3: documents from 1, their BOS token 0."""
+    document, begins, done = 0, 0, 0
+    while done <= position:
+        block = stream.slice(done, min(done + (1 << 22), position + 1))
+        found = np.flatnonzero(block == BOS)
+        document += len(found)
+        begins = done + int(found[-1]) if len(found) else begins
+        done += len(block)
+    return f"token {position - begins} of document {document}"
+
+
+def _runs(group: list[Window]) -> Iterator[tuple[int, list[Window]]]:
+    """Windows as long as each other that follow each other's targets, and where they begin."""
+    begins = 0
+    for at in range(1, len(group) + 1):
+        before = group[at - 1]
+        ends = at == len(group) or group[at].count != before.count or group[at].first != before.stop
+        if ends:
+            yield begins, group[begins:at]
+            begins = at
+
+
+def _digest(scorer: Scorer) -> str:
+    """sha256 of the scorer's state, names and shapes too."""
+    digest = hashlib.sha256()
+    for name, array in sorted(scorer.state().items()):
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _behind(windows: Sequence[Window], batch: int, tally: Tally) -> Iterator[list[Window]]:
+    """The groups that the tally does not hold; ValueError unless it ends where one does."""
+    groups, windows_done, targets = batches(windows, batch), 0, 0
+    while windows_done < tally.windows and (group := next(groups, None)):
+        windows_done += len(group)
+        targets += sum(window.count for window in group)
+    if (windows_done, targets) != (tally.windows, tally.targets):
+        raise ValueError(
+            f"a tally of {tally.windows} windows and {tally.targets} targets does not end behind "
+            f"a batch of {batch} of these {len(windows)} windows; score from the start"
+        )
+    return groups

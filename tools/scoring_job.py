@@ -1,0 +1,176 @@
+"""One scoring as a job: of what, over what, by what protocol and on which engine; its ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.artifact.container import Artifact, identity, read, weights
+from core.data.batches import Data
+from core.score.bpb import Scored, Tally
+from core.score.modified import Modified, modify
+from core.score.resume import Task, data_hash
+from core.score.scoring import Score, Validation, open_tally, open_validation, score
+from core.train.events import score_fields
+from tools.backends import load
+from tools.say import UsageError, note
+from tools.scoring import Keeper, Progress
+
+Place = Callable[[Task], Path]  # where the state of a scoring is kept
+
+
+def score_artifact(
+    data: bytes,
+    where: Data,
+    settings: Score,
+    backend: str,
+    precision: str,
+    *,
+    changes: Sequence[str] = (),
+    place: Place | None = None,
+) -> dict[str, Any]:
+    """The fields of `golf score`. `place`: where to keep what is done, and to go on from."""
+    artifact = read(data)
+    model = changed(artifact, changes)
+    validation = open_validation(
+        where,
+        model.spec.vocab_size,
+        settings.limit_tokens,
+        settings.subset,
+        model.spec.seq_len,
+        settings.allow_lossy,
+        settings.windows_by,
+    )
+    job = Job(
+        artifact=artifact,
+        model=model,
+        validation=validation,
+        batch=settings.batch,
+        backend=backend,
+        precision=precision,
+    )
+    scored, seconds, resumed_targets = perform(job, place)
+    return {
+        **score_fields(scored, validation),
+        "seconds": seconds,
+        **job.described(),
+        "resumed_targets": resumed_targets,
+    }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """One scoring: of what, over what, by what."""
+
+    artifact: Artifact
+    model: Modified
+    validation: Validation
+    batch: int
+    backend: str
+    precision: str
+
+    @property
+    def subset(self) -> str | None:
+        return None if self.validation.subset is None else self.validation.subset.name
+
+    def label(self) -> str:
+        return label(self.subset, self.model.changes, bool(self.validation.lossy))
+
+    def described(self) -> dict[str, Any]:
+        """How, as fields of the result."""
+        protocol = self.validation.protocol.described(self.model.spec.seq_len)
+        return {
+            "protocol": {**protocol, "batch": self.batch},
+            "modified": list(self.model.changes),
+            "dropped": list(self.model.dropped),
+            "backend": self.backend,
+            "precision": self.precision,
+        }
+
+    def task(self) -> Task:
+        """What must be equal for two parts of one sum."""
+        return {
+            "artifact": identity(self.artifact),
+            "data": data_hash(self.validation),
+            "subset": self.subset or "full",
+            **self.described(),
+        }
+
+
+def changed(artifact: Artifact, changes: Sequence[str]) -> Modified:
+    """The artifact's model with the changes of --set."""
+    if artifact.spec is None:
+        raise ValueError("the artifact names no ModelSpec, so there is no model to score")
+    if not changes:
+        return modify(artifact.spec, weights(artifact), ())
+    try:
+        model = modify(artifact.spec, weights(artifact), changes)
+    except ValueError as error:
+        raise UsageError(f"--set: {error}") from None
+    if model.dropped:
+        note(f"--set drops what the changed model has not: {', '.join(model.dropped)}")
+    return model
+
+
+def perform(job: Job, place: Place | None) -> tuple[Scored, float, int]:
+    """The score, the seconds of it, and how many targets an earlier command had done.
+
+    Several ranks share the batches; each of them returns the same.
+    """
+    model, seq_len = job.model, job.model.spec.seq_len
+    group = load(job.backend, "distributed").open_group()
+    open_evaluator = load(job.backend, "evaluate").open_evaluator
+    opened = open_evaluator(model.weights, model.spec, job.precision, group)
+    keeper, tally = Keeper(group), open_tally(job.validation, seq_len)
+    if place is not None:
+        task = job.task()
+        keeper = Keeper(group, place(task), task)
+        tally = keeper.stopped_at(tally, len(job.validation.stream))
+    resumed_targets = tally.targets
+    of_targets = targets(job.validation, seq_len)
+    progress = Progress(of_targets, job.label(), keeper.leads, keeper.started)
+
+    def after(tally: Tally) -> None:
+        progress(tally)
+        keeper(tally)
+
+    with progress, keeper:
+        try:
+            scored = score(opened.nats, job.validation, seq_len, job.batch, after, tally, group)
+        except Exception as error:
+            raise failed(error, keeper, progress, tally) from error
+    keeper.forget()
+    group.close()
+    return scored, keeper.seconds(), resumed_targets
+
+
+def targets(validation: Validation, seq_len: int) -> int:
+    """How many will be scored."""
+    if validation.subset is None:
+        return validation.of_targets
+    return sum(window.count for window in validation.windows(seq_len))
+
+
+def failed(error: Exception, keeper: Keeper, progress: Progress, tally: Tally) -> Exception:
+    """The error to raise, when the score so far is kept and told as what it is."""
+    if tally.windows:
+        keeper.save(tally)
+        kept = f"; kept in {keeper.path}: run it again to go on" if keeper.path else ""
+        if keeper.leads:
+            note(f"partial, not a score: {progress.so_far(tally)}{kept}")
+    if not isinstance(error, RuntimeError):
+        return error
+    return ValueError(
+        f"the engine failed behind target {tally.targets}: {error}; a smaller --batch needs less "
+        "memory, --debug shows where"
+    )
+
+
+def label(subset: str | None, changes: Sequence[str], lossy: bool) -> str:
+    """What must stand beside a score that is not the model's own of the whole split."""
+    parts = [f"subset {subset}"] if subset else []
+    parts += [f"modified: {', '.join(changes)}"] if changes else []
+    parts += ["lossy"] if lossy else []
+    return f" ({'; '.join(parts)})" if parts else ""
