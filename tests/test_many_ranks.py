@@ -10,8 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from core.arch.noise import normal
+from core.arch.params import init_params
+from core.train.clock import BudgetClock
+from core.train.finish import pack
 from core.train.recipe import to_json
 from core.train.run_folder import RunFolder, load_state, load_weights
 from tests.conftest import Text
@@ -101,6 +106,43 @@ def test_what_went_wrong_with_one_rank_is_said_and_ends_all(
     assert "golf: rank 1: no val data" in done.stderr, done.stderr
     assert done.returncode != 0 or name == "mlx"
     assert not (tmp_path / "runs" / "many" / "model.bin").exists()
+
+
+@pytest.mark.parametrize("protocol", ["chunked", "strided-docs"])
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_ranks_score_to_the_same_bits(text: Text, tmp_path: Path, name: str, protocol: str) -> None:
+    """golf score by one process and by two: one line of output, one number."""
+    recipe = text.recipe()
+    artifact = tmp_path / "model.bin"
+    weights = {
+        key: (w + 0.05 * normal(7, index, w.shape)).astype(np.float32)
+        for index, (key, w) in enumerate(init_params(recipe.arch, 1).items())
+    }
+    artifact.write_bytes(pack(weights, recipe, BudgetClock(lambda: 0.0))[1])
+    launcher = [*LAUNCHERS[name].split(), "2", *BEFORE_SCRIPT[name]]
+    if not Path(launcher[0]).exists():
+        pytest.skip(f"{launcher[0]} is not installed")
+    words = ["-m", "tools", "score", str(artifact), "--data", str(text.shards)]
+    words += ["--tokenizer", str(text.model), "--backend", name, "--protocol", protocol]
+    words += ["--stride", "16", "--batch", "16", "--json"]
+    found = []
+    for command in ([PYTHON], launcher):
+        done = subprocess.run(
+            [*command, *words],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    alone, together = found
+    assert {k: v for k, v in alone.items() if k != "seconds"} == {
+        k: v for k, v in together.items() if k != "seconds"
+    }
+    assert list(tmp_path.iterdir()) == [artifact]
 
 
 SLOW_SCORING = """

@@ -27,8 +27,9 @@ from core.data.tokenizer import open_tokenizer
 from core.score.bpb import Ints, Scored, Tally
 from core.score.interval import bpb_interval
 from core.score.protocols import CHUNKED, Protocol, ProtocolName
+from core.score.scorers import Plain, Ranks
 from core.score.subsets import Subset, SubsetName, choose_subset, windows_of
-from core.score.tape import Plain, Ranks, Tape
+from core.score.tape import Tape
 from core.score.windows import Rows, Window
 
 NatsOf = Callable[[Rows, Rows], NDArray[np.float32]]  # inputs (B, T), the last L targets -> (B, L)

@@ -8,22 +8,17 @@ lie about its state, and its nats are taken as given; what only looking at its a
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from core.arch.spec import BOS
 from core.data.shards import Tokens, TokenStream
 from core.score.bpb import Ints, Tally
 from core.score.rules import SCORER_BY_ID
-from core.score.windows import Rows, Window, batches, fill
+from core.score.scorers import Alone, Block, Nats, Ranks, Scorer, state_hash
+from core.score.windows import Window, batches, fill
 
-Nats = NDArray[np.float32]
-State = Mapping[str, NDArray[Any]]
 BytesOf = Callable[[Window], tuple[Ints, Ints | None]]  # of a window's targets: tables', original
 
 
@@ -33,71 +28,6 @@ class RuleBroken(ValueError):
     def __init__(self, rule: str, evidence: str) -> None:
         self.rule = SCORER_BY_ID[rule]
         super().__init__(f"rule {rule}: {self.rule.what}; {evidence} ({self.rule.source})")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Block:
-    """Windows that are scored together, one a row: x (B, T), y (B, L) behind x's last columns."""
-
-    windows: Sequence[Window]
-    x: Rows
-    y: Rows
-
-
-class Scorer(Protocol):
-    """What the tape asks of a scorer."""
-
-    adapts: bool  # whether `observe` does anything
-
-    def score(self, block: Block) -> Nats:
-        """Nats of each target, float32 (B, L), from a state that this does not change."""
-
-    def observe(self, block: Block) -> None:
-        """The block is scored: learn from it, or not."""
-
-    def state(self) -> State:
-        """All that its later nats depend on and that can change."""
-
-
-class Ranks(Protocol):
-    """Processes that score together; each of them runs the same tape."""
-
-    rank: int
-    world_size: int
-
-    def gather(self, rows: Nats) -> Nats:
-        """(world_size, ...): the rows of each rank, on every rank."""
-
-
-class Alone:
-    """One process."""
-
-    rank = 0
-    world_size = 1
-
-    def gather(self, rows: Nats) -> Nats:
-        """The same, as the only rank's."""
-        return rows[None]
-
-
-class Plain:
-    """A scorer without a state."""
-
-    adapts = False
-
-    def __init__(self, nats_of: Callable[[Rows, Rows], Nats]) -> None:
-        self._nats_of = nats_of
-
-    def score(self, block: Block) -> Nats:
-        """As the engine says."""
-        return self._nats_of(block.x, block.y)
-
-    def observe(self, block: Block) -> None:
-        """Nothing is learned."""
-
-    def state(self) -> State:
-        """There is none."""
-        return {}
 
 
 class Tape:
@@ -112,7 +42,7 @@ class Tape:
         tally: Tally,
     ) -> None:
         """shape: windows a block and tokens a window. tally: where an earlier pass stopped."""
-        self._stream, self._windows, self._tally = stream, windows, tally
+        self._stream, self._tally = stream, tally
         self._batch, self._seq_len = shape
         self._bytes_of = bytes_of
         self._groups = _behind(windows, self._batch, tally)
@@ -143,7 +73,12 @@ class Tape:
                 f"{ranks.world_size} ranks and a scorer that adapts: each block needs the state "
                 "behind the one before; score on one rank"
             )
-        self.state_hash = _digest(scorer)
+        if scorer.adapts and self._tally.targets:
+            raise ValueError(
+                f"a scorer that adapts cannot go on behind target {self._tally.targets}: what it "
+                "had learned is not kept; score from the start"
+            )
+        self.state_hash = state_hash(scorer)
         for turn in self._turns(ranks.world_size):
             mine = min(ranks.rank, len(turn) - 1)
             block = self._block(turn[mine])
@@ -152,7 +87,7 @@ class Tape:
                 self._commit(group, nats)
                 if scorer.adapts:
                     scorer.observe(block)
-                    self.state_hash = _digest(scorer)
+                    self.state_hash = state_hash(scorer)
                 if after is not None:
                     after(self._tally)
 
@@ -169,7 +104,7 @@ class Tape:
                 f"{block.windows[0].first}; score it chunked or sliding, from the start",
             )
         nats = scorer.score(block)
-        if _digest(scorer) != self.state_hash:
+        if state_hash(scorer) != self.state_hash:
             raise RuleBroken(
                 "score first",
                 f"the scorer's state changed before target {block.windows[0].first} was scored",
@@ -239,15 +174,6 @@ def _runs(group: list[Window]) -> Iterator[tuple[int, list[Window]]]:
         if ends:
             yield begins, group[begins:at]
             begins = at
-
-
-def _digest(scorer: Scorer) -> str:
-    """sha256 of the scorer's state, names and shapes too."""
-    digest = hashlib.sha256()
-    for name, array in sorted(scorer.state().items()):
-        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _behind(windows: Sequence[Window], batch: int, tally: Tally) -> Iterator[list[Window]]:
