@@ -129,9 +129,39 @@ BREAKS = {
     ),
     "the tail window dropped": Break(
         "core/score/windows.py",
-        "range(0, last, seq_len)",
-        "range(0, last - last % seq_len, seq_len)",
+        "-((seq_len - lengths) // stride)",
+        "(lengths - seq_len) // stride",
         "tests/core/test_score.py",
+    ),
+    "a context that reaches across documents": Break(
+        "core/score/protocols.py",
+        "documents(stream) if self.name in ISOLATES",
+        "documents(stream) if not ISOLATES",
+        "tests/core/test_protocols.py",
+    ),
+    "the head on the first positions": Break(
+        both("model"),
+        "x = x[:, -last:]",
+        "x = x[:, :last]",
+        "tests/parity/test_evaluate.py -k baseline",
+    ),
+    "a scorer that learns before it scores": Break(
+        "core/score/tape.py",
+        "if state_hash(scorer) != self.state_hash:",
+        "if False:",
+        "tests/core/test_tape.py",
+    ),
+    "ranks in another order": Break(
+        "core/score/tape.py",
+        "zip(turn, given, strict=False)",
+        "zip(turn, given[::-1], strict=False)",
+        "tests/core/test_tape.py",
+    ),
+    "a mixture that knows its token": Break(
+        "core/score/mixture.py",
+        "sliding_window_view(self._cache, order)[:-1]",
+        "sliding_window_view(self._cache, order)[1:]",
+        "tests/core/test_mixture.py",
     ),
     "a space counted twice": Break(
         "core/data/token_bytes.py",

@@ -15,6 +15,7 @@ from core.score.resume import Task, data_hash
 from core.score.scoring import Score, Validation, open_tally, open_validation, score
 from core.train.events import score_fields
 from tools.backends import load
+from tools.environment import leads, variables
 from tools.say import UsageError, note
 from tools.scoring import Keeper, Progress
 
@@ -109,7 +110,7 @@ def changed(artifact: Artifact, changes: Sequence[str]) -> Modified:
         model = modify(artifact.spec, weights(artifact), changes)
     except ValueError as error:
         raise UsageError(f"--set: {error}") from None
-    if model.dropped:
+    if model.dropped and leads(variables()):
         note(f"--set drops what the changed model has not: {', '.join(model.dropped)}")
     return model
 
@@ -139,8 +140,15 @@ def perform(job: Job, place: Place | None) -> tuple[Scored, float, int]:
     with progress, keeper:
         try:
             scored = score(opened.nats, job.validation, seq_len, job.batch, after, tally, group)
-        except Exception as error:
-            raise failed(error, keeper, progress, tally) from error
+        except RuntimeError as error:
+            keep_partial(keeper, progress, tally)
+            raise ValueError(
+                f"the engine failed behind target {tally.targets}: {error}; a smaller --batch "
+                "needs less memory, --debug shows where"
+            ) from error
+        except Exception:
+            keep_partial(keeper, progress, tally)
+            raise
     keeper.forget()
     group.close()
     return scored, keeper.seconds(), resumed_targets
@@ -153,19 +161,14 @@ def targets(validation: Validation, seq_len: int) -> int:
     return sum(window.count for window in validation.windows(seq_len))
 
 
-def failed(error: Exception, keeper: Keeper, progress: Progress, tally: Tally) -> Exception:
-    """The error to raise, when the score so far is kept and told as what it is."""
-    if tally.windows:
-        keeper.save(tally)
-        kept = f"; kept in {keeper.path}: run it again to go on" if keeper.path else ""
-        if keeper.leads:
-            note(f"partial, not a score: {progress.so_far(tally)}{kept}")
-    if not isinstance(error, RuntimeError):
-        return error
-    return ValueError(
-        f"the engine failed behind target {tally.targets}: {error}; a smaller --batch needs less "
-        "memory, --debug shows where"
-    )
+def keep_partial(keeper: Keeper, progress: Progress, tally: Tally) -> None:
+    """Keep the score so far, and tell it as what it is."""
+    if not tally.windows:
+        return
+    keeper.save(tally)
+    kept = f"; kept in {keeper.path}: run it again to go on" if keeper.path else ""
+    if keeper.leads:
+        note(f"partial, not a score: {progress.so_far(tally)}{kept}")
 
 
 def label(subset: str | None, changes: Sequence[str], lossy: bool) -> str:
