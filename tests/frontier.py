@@ -33,7 +33,8 @@ COMMON = (  # of all of them: what a short run on a CPU needs, whatever the reci
     *("precision=fp32", "optim.ns_precision=fp32", "optim.ema_decay=0.98"),
     *("schedule.budget_s=0", "schedule.warmdown=0.6"),
     *("schedule.warmdown_unit=frac", "optim.momentum_warmup_steps=60", "data.micro_batch=0"),
-    *("score.val_every_steps=0", "score.batch=16", "quant.scale_floor=0", "quant.keep_below=4096"),
+    *("score.val_every_steps=0", "score.batch=16", "score.protocol=chunked"),
+    *("quant.scale_floor=0", "quant.keep_below=4096"),
 )
 BASELINE = Optim()
 WITHOUT = {  # each technique of the two records switched off alone

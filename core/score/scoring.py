@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from core.score.tape import Tape
 from core.score.windows import Rows, Window
 
 NatsOf = Callable[[Rows, Rows], NDArray[np.float32]]  # inputs (B, T), the last L targets -> (B, L)
+Adapt = Literal["none", "sgd", "lora", "phased"]  # all weights; per document; both by turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class Score:
     protocol: ProtocolName = "chunked"  # which target is scored with which tokens before it
     stride: int = 64  # targets a window of the protocols that slide
     seq_len: int = 0  # tokens a window, also more than in training; 0: arch.seq_len
+    adapt: Adapt = "none"  # to what has been scored; not in runs yet, which say so
 
     def __post_init__(self) -> None:
         for name in ("batch", "stride"):

@@ -69,6 +69,7 @@ LINES: dict[str, str] = {
         "Code size: {code_bytes} bytes\n"
         "Total submission size {method}: {artifact_bytes} bytes"
     ),
+    "note": "note: {text}",
     "phases": "{text}",
     "verdict": "{verdict}: artifact_bytes:{artifact_bytes} cap:{cap_bytes} margin:{margin_bytes}",
 }
@@ -199,6 +200,11 @@ def log_artifact(events: Events, recipe: Recipe, artifact: Artifact, counts: Led
         code_bytes=counts.code_bytes,
         artifact_bytes=counts.artifact_bytes,
     )
+
+
+def log_note(events: Events, text: str) -> None:
+    """Something that a reader of the run must know."""
+    events("note", text=text)
 
 
 def log_phases(events: Events, phases_s: dict[str, float]) -> None:

@@ -13,7 +13,15 @@ from core.artifact.quant import quantize
 from core.score.bpb import Scored
 from core.score.scoring import Validation
 from core.train.clock import BudgetClock
-from core.train.events import Events, log_artifact, log_phases, log_scored, log_verdict, method
+from core.train.events import (
+    Events,
+    log_artifact,
+    log_note,
+    log_phases,
+    log_scored,
+    log_verdict,
+    method,
+)
 from core.train.keeper import Ask
 from core.train.recipe import Recipe
 
@@ -54,6 +62,8 @@ def finish(
         log_scored(events, label, result, validation, clock.seconds("score") - start_s)
         return result
 
+    for said in unmet(recipe):
+        log_note(events, said)
     before = scored("pre_quantization", weights)
     artifact, model = pack(weights, recipe, clock)
     counts = ledger(model, code_bytes)
@@ -69,6 +79,18 @@ def finish(
         ledger=counts,
         phases_s=clock.phases(),
     )
+
+
+def unmet(recipe: Recipe) -> list[str]:
+    """What its quantizer and scorer are told to do and runs cannot do yet, and what they do."""
+    quant, adapt, found = recipe.quant, recipe.score.adapt, list[str]()
+    if quant.solver != "nearest":
+        found.append(f"quant.solver {quant.solver} is not in runs yet: packed to the nearest level")
+    if quant.lqer_rank:
+        found.append(f"quant.lqer_rank {quant.lqer_rank} is not in runs yet: packed without it")
+    if adapt != "none":
+        found.append(f"score.adapt {adapt} is not in runs yet: scored without adaptation")
+    return found
 
 
 def look(
