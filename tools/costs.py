@@ -21,6 +21,7 @@ from core.arch.params import Param, flops_per_token, num_frozen, param_table
 from core.arch.plan import forward_plan
 from core.artifact.codecs import candidates, smallest
 from core.artifact.grid import Grid
+from core.artifact.groups import OneBit, grouped_levels
 from core.artifact.quant import ABSMAX, matrix_shape, quantize_rows, stored_format
 from core.train.recipe import Recipe
 
@@ -91,8 +92,14 @@ def _role(recipe: Recipe, role: str, rows: list[Param]) -> RoleBytes:
 
 def _row_bytes(recipe: Recipe, row: Param) -> tuple[float, float, float]:
     """Low, planned and high bytes of one parameter, scales included."""
-    if stored_format(row, recipe.quant) == "fp16":
+    form = stored_format(row, recipe.quant)
+    if form == "fp16":
         return row.size * fp16_entropy() / 8, 2.0 * row.size, 2.0 * row.size
+    if form in ("ternary", "binary"):
+        group = recipe.arch.linear_group
+        low, planned = _group_bytes(group, form, recipe.quant.codec)
+        scales = 2.0 * row.size / group
+        return row.size * low + scales, row.size * planned + scales, row.size + scales
     rows, cols = matrix_shape(row.shape)
     grid = recipe.quant.grid(row.role)
     planned = row.size * bytes_per_weight(cols, recipe.quant.codec, grid)
@@ -103,9 +110,7 @@ def _row_bytes(recipe: Recipe, row: Param) -> tuple[float, float, float]:
 @cache
 def bytes_per_weight(cols: int, codec: str, grid: Grid = ABSMAX) -> float:
     """Packed bytes of a Gaussian weight in rows of `cols`, from a sample."""
-    levels = _sample(cols, grid)
-    _, packed = smallest(levels.tobytes(), candidates(codec), [levels.shape])
-    return len(packed) / levels.size
+    return _packed(_sample(cols, grid), codec)
 
 
 @cache
@@ -125,6 +130,20 @@ def _sample(cols: int, grid: Grid) -> NDArray[np.int8]:
     """Of unit deviation, so a floor that is absolute does not count."""
     free = replace(grid, floor=0.0)
     return quantize_rows(normal(0, cols, (SAMPLE_ROWS, cols)).astype(np.float32), free)[0]
+
+
+@cache
+def _group_bytes(group: int, form: OneBit, codec: str) -> tuple[float, float]:
+    """Least and packed bytes of a Gaussian weight in groups, without their scales."""
+    weight = normal(0, group, (16 * SAMPLE_ROWS, group)).astype(np.float32)
+    levels, _ = grouped_levels(weight, group, form)
+    return _entropy(levels.view(np.uint8)) / 8, _packed(levels, codec)
+
+
+def _packed(levels: NDArray[np.int8], codec: str) -> float:
+    """Bytes of one of these levels."""
+    _, packed = smallest(levels.tobytes(), candidates(codec), [levels.shape])
+    return len(packed) / levels.size
 
 
 def _entropy(symbols: NDArray[np.uint8]) -> float:
