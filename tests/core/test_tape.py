@@ -20,14 +20,14 @@ from core.score.scoring import Validation, open_tally, open_validation, score
 from core.score.tape import RuleBroken, Tape, place
 from core.score.windows import Rows, Window, batches, chunked, fill
 from tests.conftest import Text
-from tests.core.test_score import uneven
 
 NAMES: tuple[ProtocolName, ...] = ("chunked", "sliding", "docs", "strided-docs")
 
 
 def last_uneven(x: Rows, y: Rows) -> NDArray[np.float32]:
     """Nats that the pair (input, target) decides, whose sum depends on the order of adding."""
-    return uneven(x[:, x.shape[1] - y.shape[1] :], y)
+    inputs = x[:, x.shape[1] - y.shape[1] :]
+    return ((7.1 * inputs + 3.3 * y) % 11 / 3).astype(np.float32)
 
 
 def validation_of(text: Text, name: ProtocolName = "chunked", limit: int = 0) -> Validation:
