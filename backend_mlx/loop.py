@@ -170,7 +170,7 @@ def train(
     trainer, feeder = Trainer(recipe, group), Feeder(corpus.train, recipe, group)
     main, schedule, state = group.rank == 0, recipe.schedule, trainer.state
     events, keeper = (events, keeper) if main else (silent, keeper.silent())
-    lead = Lead(group, keeper)
+    lead, on_the_way = Lead(group, keeper), corpus.validation.chunked()
     log_start(events, recipe, corpus, "mlx", group, attention_choice(group.device))
     passes_s = warm_up(trainer, feeder, clock)
     log_warmup(events, recipe, passes_s)
@@ -202,14 +202,14 @@ def train(
             group.close()
             raise Stopped(keeper.asked_to_stop)
         if scores:
-            scores_now = partial(trainer.score, corpus.validation, dials.stage.phase)
+            scores_now = partial(trainer.score, on_the_way, dials.stage.phase)
             try:
                 with clock.phase("score"):
                     seen = lead.alone(partial(look, recipe, scores_now, trainer.packs, code_bytes))
             except Stopped:
                 continue  # to where the state is saved
             if seen is not None:
-                log_val(events, recipe, step, elapsed_s, *seen, corpus.validation)
+                log_val(events, recipe, step, elapsed_s, *seen, on_the_way)
         if last:
             break
         loss = trainer.step(feeder.batch_at(state["tokens_done"], dials.stage.batch_phase), dials)

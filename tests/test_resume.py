@@ -305,3 +305,18 @@ def test_a_process_that_is_killed_goes_on(text: Text, tmp_path: Path, name: str)
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@each_engine
+def test_a_run_is_watched_in_chunks_and_scored_as_its_recipe_says(text: Text, name: str) -> None:
+    changes = ["score.protocol=sliding", "score.stride=16", "quant.solver=gptq", "score.adapt=sgd"]
+    events = Events()
+    recipe = text.recipe(*changes, "schedule.steps=4", "score.val_every_steps=3")
+    finished = run(recipe, name, Keeper(None, time.perf_counter), events)
+    (seen,), scored = events.of("val"), events.of("scored")
+    assert seen["protocol"] is None and {fields["protocol"] for fields in scored} == {
+        "sliding, stride 16"
+    }
+    assert finished.after.tokens == seen["tokens"]
+    told = [fields["text"] for fields in events.of("note")]
+    assert len(told) == 2 and "gptq" in told[0] and "sgd" in told[1]
