@@ -34,7 +34,10 @@ COMMON = (  # of all of them: what a short run on a CPU needs, whatever the reci
     *("schedule.budget_s=0", "schedule.warmdown=0.6"),
     *("schedule.warmdown_unit=frac", "optim.momentum_warmup_steps=60", "data.micro_batch=0"),
     *("score.val_every_steps=0", "score.batch=16", "score.protocol=chunked"),
-    *("quant.scale_floor=0", "quant.keep_below=4096"),
+    *("quant.scale_floor=0", "quant.keep_below=4096", "quant.codec=zlib", "quant.solver=nearest"),
+    *("quant.lqer_rank=0", "score.adapt=none"),  # and all matrices in int8, by the largest weight:
+    *(f"quant.{role}=int8" for role in ("embed", "attn", "mlp")),
+    *(f"quant.{role}_sigmas=0" for role in ("embed", "attn", "mlp")),
 )
 BASELINE = Optim()
 WITHOUT = {  # each technique of the two records switched off alone

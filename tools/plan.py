@@ -36,7 +36,7 @@ FITTED: dict[str, Callable[[ModelSpec], int]] = {  # field: what it grows by
     "model_dim": lambda spec: 8 * spec.num_heads,
 }
 RANGE = (
-    "low: order-0 entropy of Gaussian int8 rows; planned: what such rows pack to; "
+    "low: order-0 entropy of the levels of Gaussian rows; planned: what such rows pack to; "
     "high: nothing compresses. Trained weights are not quite Gaussian: golf pack knows."
 )
 

@@ -94,7 +94,8 @@ def open_tokenizer(path: str | Path) -> Tokenizer:
     if str(path) == BYTE260:
         return ByteTokenizer()
     raise ValueError(
-        f"{path}: no such tokenizer; make one with `golf tokenizer train`, or name {BYTE260}"
+        f"{path}: no such tokenizer; make one with `golf tokenizer train`, fetch the task's with "
+        f"`golf data get`, or name {BYTE260}"
     )
 
 
