@@ -33,7 +33,7 @@ class Attention(nn.Module):
         super().__init__()
         self.spec = spec
         self.window = spec.window(block)
-        self.exclusive = block >= spec.num_layers - spec.xsa_last
+        self.exclusive = spec.xsa_last > 0 and block >= spec.num_layers - spec.xsa_last
         linear, at = LINEARS[spec.linear], f"blocks.{block}.attn"
         self.c_q = linear(spec, f"{at}.c_q", spec.model_dim, spec.model_dim)
         self.c_k = linear(spec, f"{at}.c_k", spec.model_dim, spec.kv_dim)

@@ -23,11 +23,11 @@ _ZSTD_BLOCK_BYTES = 1 << 17  # what four bytes of zstd can stand for at most
 
 @dataclass(frozen=True)
 class Codec:
-    """`decode(data, raw_bytes)` stops at raw_bytes + 1; it may return less, or raise anything."""
+    """`unpack(data, raw_bytes)` stops at raw_bytes + 1; it may return less, or raise anything."""
 
     id: int
     encode: Callable[[bytes, Shapes], bytes]
-    decode: Callable[[bytes, int], bytes]
+    unpack: Callable[[bytes, int], bytes]
     once: Callable[[int], int] = lambda raw_bytes: 0  # what a stream pays, whatever it holds
 
 
@@ -46,7 +46,7 @@ def decode(codec: str, data: bytes, raw_bytes: int) -> bytes:
     """
     entry = _codec(codec)
     try:
-        raw = entry.decode(data, raw_bytes)
+        raw = entry.unpack(data, raw_bytes)
     except _Missing:
         raise
     except Exception as error:  # each library has its own kind
@@ -121,7 +121,7 @@ def _zlib_decode(data: bytes, raw_bytes: int) -> bytes:
     return _drain(zlib.decompressobj(), data, raw_bytes)
 
 
-def _lzma_filters(raw_bytes: int) -> list[dict[str, int]]:
+def lzma_filters(raw_bytes: int) -> list[dict[str, int]]:
     """LZMA2 without the .xz frame; its window is no larger than the data."""
     window = max(4096, min(raw_bytes, _MAX_WINDOW_BYTES))
     preset = 9 | lzma.PRESET_EXTREME
@@ -129,11 +129,11 @@ def _lzma_filters(raw_bytes: int) -> list[dict[str, int]]:
 
 
 def _lzma_encode(data: bytes, shapes: Shapes) -> bytes:
-    return lzma.compress(data, lzma.FORMAT_RAW, filters=_lzma_filters(len(data)))
+    return lzma.compress(data, lzma.FORMAT_RAW, filters=lzma_filters(len(data)))
 
 
 def _lzma_decode(data: bytes, raw_bytes: int) -> bytes:
-    machine = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_lzma_filters(raw_bytes))
+    machine = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=lzma_filters(raw_bytes))
     return _drain(machine, data, raw_bytes)
 
 

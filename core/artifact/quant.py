@@ -113,8 +113,8 @@ def stored_format(row: Param, quant: Quant) -> Format:
     """The format of one row of param_table: its role's, unless it is a vector or small."""
     if len(row.shape) < 2 or row.size < quant.keep_below:
         return "fp16"
-    chosen: Format = getattr(quant, row.role)
-    return chosen
+    formats = {"embed": quant.embed, "head": quant.head, "attn": quant.attn, "mlp": quant.mlp}
+    return formats.get(row.role, quant.control)
 
 
 def quantize(weights: Weights, spec: ModelSpec, quant: Quant) -> list[Packed]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ FORMAT_VERSION = 1
 MAX_NAME_CHARS = 256
 
 DTYPES = {"int8": "<i1", "int16": "<i2", "fp16": "<f2", "log8": "<u1"}  # little-endian in a file
-_KINDS = {"int8": "int8", "int16": "int16", "float16": "fp16", "uint8": "log8"}
+_KINDS: dict[str, Any] = {"int8": "int8", "int16": "int16", "float16": "fp16", "uint8": "log8"}
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,14 @@ class Stream:
 
 def row_of(tensor: Packed) -> Row:
     """The table's row for a tensor."""
-    kinds = {name: _kind(getattr(tensor, name)) for name in ("values", "row_scale", "col_scale")}
-    plain = {"name": tensor.name, "trellis": tensor.trellis, **kinds}
-    return replace(from_plain(Row, plain, tensor.name), shape=tensor.shape)
+    return Row(
+        name=tensor.name,
+        values=_KINDS[tensor.values.dtype.name],
+        row_scale=_kind(tensor.row_scale),
+        col_scale=_kind(tensor.col_scale),
+        trellis=tensor.trellis,
+        shape=tensor.shape,
+    )
 
 
 def plain_header(spec: ModelSpec | None, solver: str, rows: list[Row]) -> dict[str, Any]:
@@ -116,5 +121,5 @@ def is_label(text: object) -> bool:
     )
 
 
-def _kind(array: NDArray[Any] | None) -> str | None:
+def _kind(array: NDArray[Any] | None) -> Any:
     return None if array is None else _KINDS[array.dtype.name]

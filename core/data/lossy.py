@@ -21,7 +21,7 @@ def why_lossy(tokenizer: Tokenizer) -> str:
     absent = 256 - len(present)
     if absent:
         return f"no byte fallback: {absent} of 256 byte pieces are missing"
-    folded = [letter for letter in _letters() if _back(tokenizer, letter) != letter]
+    folded = folded_letters(tokenizer)
     if folded:
         shown = ", ".join(f"{a!r} -> {_back(tokenizer, a)!r}" for a in folded[:SHOWN])
         return f"{len(folded)} characters come back as others: {shown}"
@@ -38,6 +38,11 @@ def require_text(tokenizer: Tokenizer, allow_lossy: bool) -> str:
             "lossy (`golf score --allow-lossy`, or score.allow_lossy=true in a recipe)"
         )
     return why
+
+
+def folded_letters(tokenizer: Tokenizer) -> list[str]:
+    """Those that come back as others."""
+    return [letter for letter in _letters() if _back(tokenizer, letter) != letter]
 
 
 @cache

@@ -53,7 +53,7 @@ class ByteTable:
     def count_run(self, tokens: Tokens) -> Counts:
         """Bytes of each of consecutive tokens but the first (N,) -> (N - 1,), literals and all."""
         counts = self.count(tokens[:-1], tokens[1:])
-        if (tokens == self.escape).any():
+        if self.controls and (tokens == self.escape).any():
             is_literal = _escapes(tokens == self.escape)[:-1] & np.isin(tokens[1:], self.controls)
             counts[is_literal] = CONTROL_BYTES
         return counts
@@ -71,15 +71,16 @@ def byte_table(tokenizer: Tokenizer) -> ByteTable:
     """
     pieces = tokenizer.pieces()
     is_case = tokenizer.transform is not None
-    controls = [i for i, piece in enumerate(pieces) if is_case and piece.text in CONTROLS]
+    controls = tuple(i for i, piece in enumerate(pieces) if is_case and piece.text in CONTROLS)
     base_bytes = np.array([_own_bytes(piece) for piece in pieces], np.int64)
-    base_bytes[controls] = 0
+    if is_case:
+        base_bytes[list(controls)] = 0
     return ByteTable(
         base_bytes=base_bytes,
         leading_space=np.array([_is_spaced(piece) for piece in pieces], np.bool_),
         boundary=_boundaries(tokenizer),
         markers=tuple(piece.text for piece in pieces if _is_private(piece)),
-        controls=tuple(controls),
+        controls=controls,
         escape=next((i for i in controls if pieces[i].text == ESCAPE), -1),
     )
 

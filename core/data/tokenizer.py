@@ -83,7 +83,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     @cached_property
     def _pieces(self) -> list[Piece]:
-        return [_piece(value) for number, value in _fields(self.model) if number == 1]
+        return pieces_of(self.model)
 
 
 def open_tokenizer(path: str | Path) -> Tokenizer:
@@ -187,6 +187,11 @@ def _load(name: str, model: bytes) -> Any:
     if processor is None or processor.get_piece_size() == 0:
         raise ValueError(f"{name}: not a SentencePiece model ({len(model)} bytes)")
     return processor
+
+
+def pieces_of(model: bytes) -> list[Piece]:
+    """The vocabulary in a model's file."""
+    return [_piece(value) for number, value in _fields(model) if number == 1]
 
 
 def _piece(message: bytes | int) -> Piece:

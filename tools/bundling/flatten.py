@@ -16,7 +16,8 @@ def flatten(modules: Mapping[str, ast.Module]) -> ast.Module:
     Modules come in the order of their imports; a name that two of them have gets a number.
     """
     names, aliased = dict[tuple[str, str], str](), _aliased(modules)
-    taken = set(dir(builtins))
+    # A top-level name that some function has for a variable would be two things in one file.
+    taken = {*dir(builtins), *(name for tree in modules.values() for name in _local(tree))}
     for module, tree in modules.items():
         for name in _defined(tree):
             plain = (module, name) not in aliased
@@ -42,12 +43,14 @@ def flatten(modules: Mapping[str, ast.Module]) -> ast.Module:
 
 
 def in_order(modules: Mapping[str, ast.Module]) -> list[str]:
-    """The modules, each behind those that it imports."""
+    """The modules, each behind those that it imports; a circle is cut where it closes."""
     done: dict[str, None] = {}
+    begun = set[str]()
 
     def add(module: str) -> None:
-        if module in done:
+        if module in begun:
             return
+        begun.add(module)
         for statement in modules[module].body:
             if isinstance(statement, ast.ImportFrom) and (inner := statement.module) in modules:
                 assert inner is not None
@@ -66,8 +69,19 @@ def _defined(tree: ast.Module) -> list[str]:
         if isinstance(statement, ast.FunctionDef | ast.ClassDef):
             found.setdefault(statement.name)
         elif not isinstance(statement, ast.Import | ast.ImportFrom):
-            found |= dict.fromkeys(_stored([statement]))
+            found |= dict.fromkeys(stored([statement]))
     return list(found)
+
+
+def _local(tree: ast.Module) -> Iterable[str]:
+    """Variables of the functions in a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.Lambda):
+            yield from (argument.arg for argument in arguments_of(node.args))
+        if isinstance(node, ast.FunctionDef):
+            yield from stored(node.body)
+        elif isinstance(node, COMPREHENSIONS):
+            yield from stored(loop.target for loop in node.generators)
 
 
 def _aliased(modules: Mapping[str, ast.Module]) -> set[tuple[str, str]]:
@@ -113,7 +127,7 @@ class _Renamer(ast.NodeTransformer):
         """Names of a class body shadow inside that body alone, not inside its methods."""
         if not self.shadows:
             node.name = self.names.get(node.name, node.name)
-        fields = _stored(part for part in node.body if not isinstance(part, ast.FunctionDef))
+        fields = stored(part for part in node.body if not isinstance(part, ast.FunctionDef))
         self._each(node, "decorator_list", "bases", "keywords")
         node.body = [self._member(part, set(fields)) for part in node.body]
         return node
@@ -131,7 +145,7 @@ class _Renamer(ast.NodeTransformer):
 
     def visit_Lambda(self, node: ast.Lambda) -> ast.Lambda:
         self._defaults(node.args)
-        with_names = {argument.arg for argument in _arguments(node.args)}
+        with_names = {argument.arg for argument in arguments_of(node.args)}
         self.shadows.append(with_names)
         node.body = self.visit(node.body)
         self.shadows.pop()
@@ -142,7 +156,7 @@ class _Renamer(ast.NodeTransformer):
             return super().generic_visit(node)
         first = node.generators[0]
         first.iter = self.visit(first.iter)  # the first source is evaluated outside
-        self.shadows.append(set(_stored(g.target for g in node.generators)))
+        self.shadows.append(set(stored(g.target for g in node.generators)))
         done, first.iter = first.iter, ast.Constant(None)
         super().generic_visit(node)
         first.iter = done
@@ -155,7 +169,7 @@ class _Renamer(ast.NodeTransformer):
             node.name = self.names.get(node.name, node.name)
         self._each(node, "decorator_list")
         self._defaults(node.args)
-        local = {argument.arg for argument in _arguments(node.args)} | set(_stored(node.body))
+        local = {argument.arg for argument in arguments_of(node.args)} | set(stored(node.body))
         self.shadows.append(local)
         node.body = [self.visit(part) for part in node.body]
         self.shadows.pop()
@@ -170,12 +184,12 @@ class _Renamer(ast.NodeTransformer):
             setattr(node, name, [self.visit(part) for part in getattr(node, name)])
 
 
-def _arguments(arguments: ast.arguments) -> list[ast.arg]:
+def arguments_of(arguments: ast.arguments) -> list[ast.arg]:
     found = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     return found + [extra for extra in (arguments.vararg, arguments.kwarg) if extra]
 
 
-def _stored(nodes: Iterable[ast.AST]) -> list[str]:
+def stored(nodes: Iterable[ast.AST]) -> list[str]:
     """The names that these nodes bind in their own scope, in order."""
     found: dict[str, None] = {}
     waiting = list(nodes)[::-1]

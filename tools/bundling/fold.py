@@ -8,32 +8,30 @@ when it starts - seed, paths, schedule - is left in the code.
 from __future__ import annotations
 
 import ast
-import operator
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any
 
+from core.arch.fields import changed, from_plain, to_plain
 from core.arch.plan import Visit, forward_plan
+from core.arch.spec import ModelSpec
 from core.train.recipe import Recipe
+from tools.bundling.twins import Keeper
+from tools.bundling.constants import SCALARS, Constants, constant, is_known, is_pure, value_of
 
-SECTIONS = (
-    *("Recipe", "ModelSpec", "Phase", "Pair"),
-    *("Optim", "Schedule", "Data", "Quant", "Score"),
-)
-KNOWN = {"Recipe": ("precision", "compile")}  # of these kinds only so much is settled
-SCALARS = (bool, int, float, str, type(None))
-COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.Is: operator.is_,
-    ast.IsNot: operator.is_not,
-    ast.In: lambda a, b: a in b,
-    ast.NotIn: lambda a, b: a not in b,
+# What a script is told when it starts: names that its first lines give a value.
+TOLD = {
+    ("Recipe", "seed"): "SEED",
+    ("Data", "path"): "DATA_PATH",
+    ("Data", "tokenizer"): "TOKENIZER_PATH",
 }
+# Checks of what was checked before: the recipe by the toolkit, the rest by who made it in this run.
+CHECKED = {"check_weights", "check_snapshot", "_check_step", "_check_place"}
+CHECKED |= {"data_identity"}  # what a checkpoint is held to
+CHECKED_CLASSES = {"Packed", "Artifact"}
+NAMED_BY_WORDS = ("CODECS", "LINES")  # tables asked for words that are spelled in the code
 Scope = dict[str, str]  # variable: kind
 
 
@@ -58,44 +56,53 @@ def values_of(recipe: Recipe) -> dict[str, Any]:
         "Recipe": recipe,
         "ModelSpec": recipe.arch,
         "Optim": recipe.optim,
+        "Schedule": recipe.schedule,
+        "Data": recipe.data,
         "Quant": recipe.quant,
+        "Score": recipe.score,
         "Visit": Common(visits),
+        "Keeper": Keeper(None, lambda: 0.0),
     }
 
 
-class Fold(ast.NodeTransformer):
+class Fold(Constants):
     """Over a module with its annotations."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
-        self.scope: Scope = {}
+        self.scope: Scope = {"RECIPE": "Recipe"}
         self.own: Scope = {}  # attributes of the class at hand
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         """A recipe that was accepted before it was bundled is not checked once more."""
-        if node.name in (*SECTIONS, "Grid"):
+        outer = self.scope, self.own
+        self.own = self._attributes(node)
+        if node.name in self.values:
+            self.scope = {**self.scope, "self": node.name}
+        if node.name in self.values or node.name in CHECKED_CLASSES:
             node.body = [m for m in node.body if getattr(m, "name", "") != "__post_init__"]
-        outer, self.own = self.own, self._attributes(node)
         self.generic_visit(node)
-        self.own = outer
+        self.scope, self.own = outer
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        if node.name in CHECKED:
+            node.body = [ast.Pass()]
+            return node
         outer = self.scope
         self.scope = {**outer, **self._arguments(node)}
-        node.body = self._body(node.body)
+        node.body = self.each(node.body) or [ast.Pass()]
         self.scope = outer
         return node
 
-    def visit_For(self, node: ast.For) -> ast.For:
+    def visit_For(self, node: ast.For) -> ast.stmt | list[ast.stmt]:
         """A loop's variable of the name `visit` is a visit of the plan."""
         outer = self.scope
         if isinstance(node.target, ast.Name) and node.target.id == "visit":
             self.scope = {**outer, "visit": "Visit"}
-        node.iter = self.visit(node.iter)
-        node.body = self._body(node.body)
+        done = super().visit_For(node)
         self.scope = outer
-        return node
+        return done
 
     def visit_Assign(self, node: ast.Assign) -> ast.Assign:
         node.value = self.visit(node.value)
@@ -112,63 +119,32 @@ class Fold(ast.NodeTransformer):
         node.value = self.visit(node.value)
         if kind is None or not isinstance(node.ctx, ast.Load):
             return node
-        if node.attr not in KNOWN.get(kind, (node.attr,)):
-            return node
+        if (kind, node.attr) in TOLD:
+            return ast.Name(TOLD[kind, node.attr], ast.Load())
         value = getattr(self.values[kind], node.attr, ...)
-        plain = value if isinstance(value, tuple) else (value,)
-        if not all(isinstance(part, SCALARS) for part in plain):
-            return node
-        return _constant(value)
+        return node if type(value).__name__ in self.values else as_literal(value) or node
 
-    def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:
-        node.test = self.visit(node.test)
-        if isinstance(node.test, ast.Constant):
-            return self._body(node.body if node.test.value else node.orelse)
-        node.body, node.orelse = self._body(node.body), self._body(node.orelse, empty=True)
-        return node
-
-    def visit_IfExp(self, node: ast.IfExp) -> ast.expr:
-        node.test = self.visit(node.test)
-        if isinstance(node.test, ast.Constant):
-            chosen: ast.expr = self.visit(node.body if node.test.value else node.orelse)
-            return chosen
-        self.generic_visit(node)
-        return node
-
-    def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
-        """`a and b`: a constant that decides ends it; one that does not is left out."""
-        decides, parts = isinstance(node.op, ast.Or), list[ast.expr]()
-        for value in node.values:
-            part = self.visit(value)
-            last = value is node.values[-1]
-            if not isinstance(part, ast.Constant) or last or bool(part.value) == decides:
-                parts.append(part)
-            if isinstance(part, ast.Constant) and bool(part.value) == decides:
-                break
-        node.values = parts
-        return node if len(parts) > 1 else parts[0]
-
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
-        self.generic_visit(node)
-        if isinstance(node.op, ast.Not) and isinstance(node.operand, ast.Constant):
-            return ast.Constant(not node.operand.value)
-        return node
-
-    def visit_Compare(self, node: ast.Compare) -> ast.expr:
-        self.generic_visit(node)
-        if len(node.ops) > 1 or not all(_is_plain(n) for n in (node.left, *node.comparators)):
-            return node
-        left, right = ast.literal_eval(node.left), ast.literal_eval(node.comparators[0])
-        return ast.Constant(COMPARE[type(node.ops[0])](left, right))
-
-    def _body(self, statements: list[ast.stmt], empty: bool = False) -> list[ast.stmt]:
-        done: list[ast.stmt] = []
-        for statement in statements:
-            made = self.visit(statement)
-            done += made if isinstance(made, list) else [made]
-            if isinstance(done[-1] if done else None, ast.Return | ast.Raise):
-                break
-        return done or ([] if empty else [ast.Pass()])
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        """A method of a known thing, asked with constants; a recipe's parts as plain data."""
+        kinds = [self._kind(argument) for argument in node.args]
+        asked = self._kind(node.func.value) if isinstance(node.func, ast.Attribute) else None
+        done = super().visit_Call(node)
+        if not isinstance(done, ast.Call):
+            return done
+        if asked is not None and isinstance(done.func, ast.Attribute) and not done.keywords:
+            method = getattr(self.values[asked], done.func.attr, None)
+            if asked == "Keeper" and method and all(map(is_pure, done.args)):  # it answers all alike
+                return as_literal(method(*[None] * len(done.args))) or done
+            if callable(method) and all(map(is_known, done.args)):
+                with suppress(TypeError):  # where a parameter that decides nothing is gone already
+                    return as_literal(method(*map(value_of, done.args))) or done
+        if isinstance(done.func, ast.Name) and len(kinds) == 1 and kinds[0] is not None:
+            if done.func.id == "to_plain":
+                return plain_literal(self.values[kinds[0]])
+            if done.func.id == "changed":
+                same = from_plain(ModelSpec, to_plain(self.values[kinds[0]]), "model_spec")
+                return constant(changed(same))
+        return done
 
     def _kind(self, node: ast.expr) -> str | None:
         if isinstance(node, ast.Name):
@@ -203,61 +179,110 @@ class Fold(ast.NodeTransformer):
         return found
 
 
+def as_literal(value: Any) -> ast.expr | None:
+    """The value as an expression, if it is made of scalars, or None."""
+    if not _is_small(value):
+        return None
+    return ast.parse(literal(value), mode="eval").body
+
+
+def literal(value: Any) -> str:
+    """The value as Python source; of a dataclass, what is not its default."""
+    if isinstance(value, tuple):
+        return f"({''.join(f'{literal(part)},' for part in value)})"
+    if not is_dataclass(value):
+        return repr(value)
+    said = {f.name: getattr(value, f.name) for f in fields(value)}
+    words = (f"{f.name}={literal(said[f.name])}" for f in fields(value) if _differs(f, said))
+    return f"{type(value).__name__}({', '.join(words)})"
+
+
+def plain_literal(value: Any) -> ast.expr:
+    """A section, or all, of a recipe as a dict; what is told later by its name."""
+    pairs = dict[str, ast.expr]()
+    for part in fields(value):
+        held, told = getattr(value, part.name), TOLD.get((type(value).__name__, part.name))
+        pairs[part.name] = ast.Name(told, ast.Load()) if told else _plain_part(held)
+    return ast.Dict([ast.Constant(name) for name in pairs], list(pairs.values()))
+
+
+def _plain_part(value: Any) -> ast.expr:
+    if is_dataclass(value):
+        return plain_literal(value)
+    if isinstance(value, tuple):
+        return ast.List([_plain_part(part) for part in value], ast.Load())
+    return constant(value)
+
+
+def _is_small(value: Any) -> bool:
+    """A scalar, or a tuple or a dataclass of such, as a phase of the batches."""
+    if isinstance(value, tuple):
+        return all(map(_is_small, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return all(_is_small(getattr(value, part.name)) for part in fields(value))
+    return isinstance(value, SCALARS)
+
+
+def _differs(field: Field[Any], said: Mapping[str, Any]) -> bool:
+    default = field.default
+    if field.default_factory is not MISSING:
+        default = field.default_factory()
+    return bool(default != said[field.name])
+
+
 def without_registries(tree: ast.Module) -> ast.Module:
     """Top-level dicts that are only asked for constant keys give their values where it is asked."""
-    tables: dict[str, dict[Any, ast.expr]] = {}
+    tables = dict[str, dict[Any, ast.expr]]()
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-            keys = [getattr(key, "value", ...) for key in node.value.keys]
             target = node.targets[0]
             assert isinstance(target, ast.Name)
+            if target.id in NAMED_BY_WORDS:
+                _only_spelled(tree, node.value)
+            keys = [getattr(key, "value", ...) for key in node.value.keys]
             tables[target.id] = dict(zip(keys, node.value.values, strict=True))
-    asked = [n for n in ast.walk(tree) if isinstance(n, ast.Subscript) and _asks(n, tables)]
-    fixed = {id(n.value) for n in asked}
-    names = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and _loads(n)]
-    open_ = {n.id for n in names if id(n) not in fixed}
-    looked = _Looked({name: table for name, table in tables.items() if name not in open_})
-    done: ast.Module = looked.visit(tree)
+    done: ast.Module = _Looked(tables).visit(tree)
     return done
 
 
-def only_used(tree: ast.Module, kept: Collection[str]) -> ast.Module:
-    """Without top-level definitions that nothing names any more, but for those that are kept."""
-    while True:
-        names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _loads(n)}
-        body = [node for node in tree.body if not _is_idle(node, names.union(kept))]
-        if len(body) == len(tree.body):
-            return tree
-        tree.body = body
+def _only_spelled(tree: ast.Module, table: ast.Dict) -> None:
+    """Without the entries whose keys are spelled nowhere else."""
+    own = {id(key) for key in table.keys}
+    words = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in own}
+    pairs = list(zip(table.keys, table.values, strict=True))
+    kept = [(key, value) for key, value in pairs if getattr(key, "value", ...) in words]
+    table.keys, table.values = [key for key, _ in kept], [value for _, value in kept]
 
 
 class _Looked(ast.NodeTransformer):
+    """Answers `TABLE[key]`, `TABLE.get(key)` and `key in TABLE` for constant keys."""
+
     def __init__(self, tables: Mapping[str, Mapping[Any, ast.expr]]) -> None:
         self.tables = tables
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
         self.generic_visit(node)
-        if _asks(node, self.tables):
-            assert isinstance(node.value, ast.Name) and isinstance(node.slice, ast.Constant)
-            return self.tables[node.value.id][node.slice.value]
+        if isinstance(node.value, ast.Name) and isinstance(node.slice, ast.Constant):
+            return copy.deepcopy(self.tables.get(node.value.id, {}).get(node.slice.value, node))
         return node
 
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        func = node.func
+        if isinstance(func, ast.Attribute) and func.attr == "get" and len(node.args) == 1:
+            if isinstance(func.value, ast.Name) and isinstance(node.args[0], ast.Constant):
+                table = self.tables.get(func.value.id)
+                missing = node if table is None else ast.Constant(None)
+                return copy.deepcopy((table or {}).get(node.args[0].value, missing))
+        return node
 
-def _asks(node: ast.Subscript, tables: Mapping[str, Mapping[Any, ast.expr]]) -> bool:
-    if not isinstance(node.value, ast.Name):
-        return False
-    table = tables.get(node.value.id, {})
-    return isinstance(node.slice, ast.Constant) and node.slice.value in table
-
-
-def _is_idle(node: ast.stmt, names: set[str]) -> bool:
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return node.name not in names
-    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-        return node.targets[0].id not in names
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return (node.names[0].asname or node.names[0].name.split(".")[0]) not in names
-    return False
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        self.generic_visit(node)
+        table = node.comparators[0]
+        if isinstance(node.ops[0], ast.In) and isinstance(node.left, ast.Constant):
+            if isinstance(table, ast.Name) and table.id in self.tables:
+                return ast.Constant(node.left.value in self.tables[table.id])
+        return node
 
 
 def _pairs(node: ast.Assign) -> list[tuple[str, ast.expr]]:
@@ -268,17 +293,3 @@ def _pairs(node: ast.Assign) -> list[tuple[str, ast.expr]]:
         return [(t.id, v) for t, v in pairs if isinstance(t, ast.Name)]
     return [(target.id, value)] if isinstance(target, ast.Name) else []
 
-
-def _constant(value: Any) -> ast.expr:
-    if isinstance(value, tuple):
-        return ast.Tuple([ast.Constant(part) for part in value], ast.Load())
-    return ast.Constant(value)
-
-
-def _is_plain(node: ast.expr) -> bool:
-    parts = node.elts if isinstance(node, ast.Tuple | ast.List) else [node]
-    return all(isinstance(part, ast.Constant) for part in parts)
-
-
-def _loads(node: ast.Name) -> bool:
-    return isinstance(node.ctx, ast.Load)

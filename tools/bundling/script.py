@@ -9,38 +9,31 @@ from __future__ import annotations
 
 import ast
 import lzma
-from collections.abc import Collection, Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from core.artifact.codecs import candidates
-from core.artifact.header import HEADER_CODECS
-from core.data.batches import Data
 from core.train.recipe import Recipe
+from tools.bundling import twins
+from tools.bundling.closed import World, settle, unused
 from tools.bundling.flatten import flatten
-from tools.bundling.fold import SECTIONS, Fold, only_used, values_of, without_registries
-from tools.bundling.shaking import Shaker
+from tools.bundling.fold import Fold, literal, values_of, without_registries
+from tools.bundling.shaking import Shaker, bare
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = """
 import os
 import sys
-from dataclasses import replace
 
 from {package}.loop import train
 from core.train.standalone import standalone
 
-recipe = RECIPE
-data = replace(
-    recipe.data,
-    path=os.environ.get("DATA_PATH", recipe.data.path),
-    tokenizer=os.environ.get("TOKENIZER_PATH", recipe.data.tokenizer),
-)
-recipe = replace(recipe, seed=int(os.environ.get("SEED", SEED)), data=data)
-run_id = os.environ.get("RUN_ID", f"seed{{recipe.seed}}")
-sys.exit(standalone(train, recipe, run_id, os.path.getsize(__file__)))
+SEED = int(os.environ.get("SEED", SEED))
+DATA_PATH = os.environ.get("DATA_PATH", {path!r})
+TOKENIZER_PATH = os.environ.get("TOKENIZER_PATH", {tokenizer!r})
+RECIPE = {recipe}
+run_id = os.environ.get("RUN_ID", f"seed{{SEED}}")
+sys.exit(standalone(train, RECIPE, run_id, os.path.getsize(__file__)))
 """
 # The packed text has a line of its own, which no traceback shows. The source goes to linecache by
 # a name: inspect and so Triton's compiler find it there. Every seed is equally long.
@@ -71,19 +64,17 @@ def code_bytes(recipe: Recipe) -> int:
 
 def bundle(recipe: Recipe, backend: str) -> Bundle:
     """The packed script. The same recipe and code give the same bytes."""
-    literal_ = literal(elsewhere(recipe))
-    small = _minified(settled(recipe), backend).replace("RECIPE", literal_)
+    small = _minified(elsewhere(recipe), backend)
     return Bundle(
         script=packed(small, recipe.seed),
-        source_bytes=len(_source(settled(recipe), backend).replace("RECIPE", literal_).encode()),
+        source_bytes=len(_source(elsewhere(recipe), backend).encode()),
         minified_bytes=len(small.encode()),
     )
 
 
 def readable(recipe: Recipe, backend: str) -> str:
     """One module of everything that the recipe's run reaches, without comments."""
-    source = _source(settled(recipe), backend).replace("RECIPE", literal(elsewhere(recipe)))
-    return f"SEED = {recipe.seed}\n{source}"
+    return f"SEED = {recipe.seed}\n{_source(elsewhere(recipe), backend)}"
 
 
 def elsewhere(recipe: Recipe) -> Recipe:
@@ -111,75 +102,54 @@ def quoted(data: bytes) -> str:
     return "".join(escapes.get(character, character) for character in data.decode("latin-1"))
 
 
-def literal(value: Any) -> str:
-    """The value as an expression; of a dataclass, what is not its default."""
-    if isinstance(value, tuple):
-        return f"({''.join(f'{literal(part)},' for part in value)})"
-    if not is_dataclass(value):
-        return repr(value)
-    said = {f.name: getattr(value, f.name) for f in fields(value)}
-    words = (f"{f.name}={literal(said[f.name])}" for f in fields(value) if _differs(f, said))
-    return f"{type(value).__name__}({', '.join(words)})"
-
-
 @cache
 def _source(recipe: Recipe, backend: str) -> str:
-    """Everything that a recipe of this model and optimizer reaches."""
-    shaker = Shaker(ROOT, Fold(values_of(recipe)))
-    shaker.reach_all("__main__", ast.parse(ENTRY.format(package=f"backend_{backend}")))
-    shaker.reach("core.train.recipe", "Recipe")  # with its sections: RECIPE names them
-    shaker.reach("core.arch.depth", "Phase")
-    whole = of_codecs(flatten(shaker.sources()), {*HEADER_CODECS, *candidates(recipe.quant.codec)})
-    tree = only_used(without_registries(whole), SECTIONS)
-    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-    assert classes.issuperset(SECTIONS), set(SECTIONS) - classes
-    return ast.unparse(ast.fix_missing_locations(tree)) + "\n"
+    """Everything that a run of this recipe reaches."""
+    values = values_of(recipe)
+    fold = Fold(values)
+    shaker = Shaker(ROOT, fold.visit, values, twins_for(recipe))
+    shaker.reach_all("__main__", ast.parse(_entry(recipe, backend)))
+    shaker.reach("core.arch.depth", "Phase")  # which constants of the recipe may be made of
+    shaker.reach("core.arch.depth", "Pair")
+    shaker.reach("core.data.batches", "BatchPhase")
+    joined = flatten(shaker.sources())
+    tree = settle(joined, lambda tree: without_registries(fold.visit(tree)))
+    unused(World(bare(tree)))  # what annotations alone named
+    return ast.unparse(tree) + "\n"
 
 
-def of_codecs(tree: ast.Module, names: Collection[str]) -> ast.Module:
-    """The registry of codecs with those alone that the recipe's artifacts may have."""
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CODECS":
-            table = node.value
-            assert isinstance(table, ast.Dict)
-            held = zip(table.keys, table.values, strict=True)
-            kept = [(key, value) for key, value in held if getattr(key, "value", None) in names]
-            table.keys, table.values = [key for key, _ in kept], [value for _, value in kept]
-    return tree
+def _entry(recipe: Recipe, backend: str) -> str:
+    data = recipe.data
+    told = replace(data, path="DATA_PATH", tokenizer="TOKENIZER_PATH")
+    source = literal(replace(recipe, data=told))
+    for name in (told.path, told.tokenizer):
+        source = source.replace(repr(name), name)
+    return ENTRY.format(
+        package=f"backend_{backend}", path=data.path, tokenizer=data.tokenizer, recipe=source
+    )
 
 
 @cache
 def _minified(recipe: Recipe, backend: str) -> str:
     from python_minifier import minify
 
-    kept = list(SECTIONS)  # named by the recipe's literal, which is put in later
     small: str = minify(
         _source(recipe, backend),
         remove_literal_statements=True,
         rename_globals=True,
-        preserve_globals=kept,
+        preserve_globals=["SEED"],  # which the lines in front of it set
     )
     return small
 
 
-def settled(recipe: Recipe) -> Recipe:
-    """What decides which code is reached; seed, paths and schedule are told later."""
-    return Recipe(
-        precision=recipe.precision,
-        compile=recipe.compile,
-        arch=recipe.arch,
-        optim=recipe.optim,
-        data=Data(train_batch_tokens=recipe.arch.seq_len),
-        quant=recipe.quant,
-    )
+def twins_for(recipe: Recipe) -> dict[tuple[str, str], str]:
+    """What this recipe's bundle has in place of the toolkit's own."""
+    found = {**twins.ALWAYS, **twins.PLAIN_TEXT}
+    if recipe.score.subset == "full" and not recipe.score.limit_tokens:
+        found |= twins.WHOLE_SPLIT
+    return found if recipe.score.allow_lossy else found | twins.NOT_LOSSY
 
 
 def _relative(path: str, folder: str) -> str:
     return f"{folder}/{Path(path).name}" if Path(path).is_absolute() else path
 
-
-def _differs(field: Field[Any], said: Mapping[str, Any]) -> bool:
-    default = field.default
-    if field.default_factory is not MISSING:
-        default = field.default_factory()
-    return bool(default != said[field.name])

@@ -7,11 +7,13 @@ the names in the code, methods by the attributes and strings in it. Both err on 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 Definition = ast.FunctionDef | ast.ClassDef
+TWINS = "tools.bundling.twins"
+Settled = Callable[[ast.Module], ast.Module]
 ALWAYS = {"forward"}  # methods that a framework calls
 
 
@@ -29,8 +31,16 @@ class Module:
 class Shaker:
     """Follows names from the entry; `modules` holds what it found."""
 
-    def __init__(self, root: Path, settled: ast.NodeTransformer | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        settled: Settled | None = None,
+        kinds: Collection[str] = (),
+        twins: Mapping[tuple[str, str], str] | None = None,
+    ) -> None:
         self.root = root
+        self.kinds = kinds  # annotations that stay
+        self.twins = twins or {}  # (module, name): what stands for it in TWINS
         self.settled = settled  # what is done to a module first, while it has its annotations
         self.modules: dict[str, Module] = {}
         self.attributes: set[str] = set()
@@ -62,6 +72,18 @@ class Shaker:
         while self._waiting or self._wanted_methods():
             self._follow(*self._waiting.pop())
 
+    def _with_twins(self, tree: ast.Module) -> ast.Module:
+        """Imports of what has a twin are imports of the twin."""
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                twins = [a for a in node.names if (node.module, a.name) in self.twins]
+                node.names = [alias for alias in node.names if alias not in twins]
+                for alias in twins:
+                    name = self.twins[node.module or "", alias.name]
+                    tree.body.insert(0, _import_of(name, alias.asname or alias.name))
+        tree.body = [p for p in tree.body if not isinstance(p, ast.ImportFrom) or p.names]
+        return tree
+
     def _open(self, name: str) -> Module | None:
         """The module of this project with that name, or None."""
         if name not in self.modules:
@@ -70,9 +92,9 @@ class Shaker:
             path = next((path for path in paths if path.is_file()), None)
             if path is None:
                 return None
-            tree = ast.parse(path.read_bytes())
-            tree = tree if self.settled is None else self.settled.visit(tree)
-            held = Module(name, _stripped(tree, place.name))
+            tree = self._with_twins(ast.parse(path.read_bytes()))
+            tree = tree if self.settled is None else self.settled(tree)
+            held = Module(name, stripped(tree, place.name, self.kinds))
             self.modules[name] = held
             for statement in held.tree.body:
                 self._bind(held, statement)
@@ -143,6 +165,10 @@ class Shaker:
         return bool(self._waiting)
 
 
+def _import_of(name: str, as_name: str) -> ast.ImportFrom:
+    return ast.ImportFrom(TWINS, [ast.alias(name, None if as_name == name else as_name)], 0)
+
+
 def _stores(node: ast.Name) -> bool:
     return isinstance(node.ctx, ast.Store)
 
@@ -201,23 +227,30 @@ def _kept_nodes(held: Module, statement: ast.stmt) -> Iterator[ast.AST]:
 class _Strip(ast.NodeTransformer):
     """Without what only a reader needs: annotations, docstrings, assertions, words of errors."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, kinds: Collection[str]) -> None:
         self.place = place
+        self.kinds = kinds
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         self.generic_visit(node)
         node.returns = None
         for argument in [*node.args.args, *node.args.kwonlyargs, *node.args.posonlyargs]:
-            argument.annotation = None
+            if getattr(argument.annotation, "id", None) not in self.kinds:
+                argument.annotation = None
         for extra in (node.args.vararg, node.args.kwarg):
             if extra is not None:
                 extra.annotation = None
-        node.body = [_plain(part) for part in node.body if not _declares(part)]
         node.body = _undocumented(node.body)
         return node
 
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
+        return ast.Pass() if node.value is None else _plain(node)
+
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        self.generic_visit(node)
+        fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+        rest = [part for part in node.body if part not in fields]
+        for part in rest:
+            self.visit(part)
         node.body = _undocumented(node.body)
         return node
 
@@ -232,6 +265,21 @@ class _Strip(ast.NodeTransformer):
         return node
 
 
+def bare(tree: ast.Module) -> ast.Module:
+    """Without any annotation: a record's fields are all `int`, which nobody reads."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            for argument in (*node.args.args, *node.args.kwonlyargs):
+                argument.annotation = None
+        elif isinstance(node, ast.ClassDef):
+            record = node.decorator_list or node.bases
+            parts = [p for p in node.body if not isinstance(p, ast.AnnAssign) or p.value or record]
+            node.body = parts or [ast.Pass()]
+        elif isinstance(node, ast.AnnAssign):
+            node.annotation = ast.Name("int", ast.Load())
+    return ast.fix_missing_locations(tree)
+
+
 def _undocumented(body: list[ast.stmt]) -> list[ast.stmt]:
     return [part for part in body if not _is_text(part)] or [ast.Pass()]
 
@@ -240,13 +288,14 @@ def _is_text(part: ast.stmt) -> bool:
     return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant)
 
 
-def _stripped(tree: ast.Module, place: str) -> ast.Module:
+def stripped(tree: ast.Module, place: str, kinds: Collection[str] = ()) -> ast.Module:
+    """What a machine needs of a module, and annotations of these kinds."""
     tree.body = [
         _plain(part)
         for part in tree.body
         if not _is_text(part) and getattr(part, "module", "") != "__future__"
     ]
-    return ast.fix_missing_locations(_Strip(place).visit(tree))
+    return ast.fix_missing_locations(_Strip(place, kinds).visit(tree))
 
 
 def _plain(part: ast.stmt) -> ast.stmt:
@@ -255,6 +304,3 @@ def _plain(part: ast.stmt) -> ast.stmt:
         return ast.Assign([part.target], part.value, lineno=part.lineno)
     return part
 
-
-def _declares(part: ast.stmt) -> bool:
-    return isinstance(part, ast.AnnAssign) and part.value is None

@@ -125,7 +125,7 @@ def _zstd_expand(data: bytes, limit: int) -> bytes:
     stated = int.from_bytes(data[start : start + width], "little") + (256 if width == 2 else 0)
     if stated > limit:
         raise OverBudget(f"its zstd frame states {stated:,} bytes")
-    return CODECS["zstd"].decode(data, stated)
+    return CODECS["zstd"].unpack(data, stated)
 
 
 METHODS: dict[str, Expand] = {
@@ -135,7 +135,7 @@ METHODS: dict[str, Expand] = {
     "lzma": lzma_expand(lzma.FORMAT_AUTO, None),
     "raw lzma": raw_lzma2(),
     "bz2": lambda data, limit: _drain(bz2.BZ2Decompressor, data, limit),
-    "brotli": CODECS["brotli"].decode,
+    "brotli": CODECS["brotli"].unpack,
     "zstd": _zstd_expand,
 }
 

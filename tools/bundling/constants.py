@@ -1,0 +1,278 @@
+"""What constants decide: expressions that have one value, and branches that are never taken."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any
+
+SCALARS = (bool, int, float, str, type(None))
+COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+    ast.In: lambda a, b: a in b,
+    ast.NotIn: lambda a, b: a not in b,
+}
+ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+CALLS: dict[str, Callable[..., Any]] = {
+    f.__name__: f for f in (bool, float, int, len, max, min, range, sum, tuple)
+}
+PURE = {*CALLS, "abs", "dict", "enumerate", "list", "partial", "set", "sorted", "str", "zip"}
+LOOPS = (ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)
+ENDS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
+
+
+class Constants(ast.NodeTransformer):
+    """Works a tree out as far as its constants reach; the tree keeps its meaning."""
+
+    def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:
+        node.test = self.visit(node.test)
+        known = truth(node.test)
+        if known is not None:
+            return self.each(node.body if known else node.orelse)
+        node.body, node.orelse = self.each(node.body), self.each(node.orelse)
+        if not node.body and not node.orelse:
+            return [] if is_pure(node.test) else ast.Expr(node.test)
+        return node
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.expr:
+        node.test = self.visit(node.test)
+        known = truth(node.test)
+        if known is not None:
+            chosen: ast.expr = self.visit(node.body if known else node.orelse)
+            return chosen
+        self.generic_visit(node)
+        same = is_known(node.body) and ast.dump(node.body) == ast.dump(node.orelse)
+        return node.body if same and is_pure(node.test) else node
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
+        """`a and b`: a constant that decides ends it; one that does not is left out."""
+        decides, parts = isinstance(node.op, ast.Or), list[ast.expr]()
+        for value in node.values:
+            part = self.visit(value)
+            last = value is node.values[-1]
+            if not is_known(part) or last or truth(part) == decides:
+                parts.append(part)
+            if is_known(part) and truth(part) == decides:
+                break
+        node.values = parts
+        return node if len(parts) > 1 else parts[0]
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
+        self.generic_visit(node)
+        if isinstance(node.op, ast.Not):
+            known = truth(node.operand)
+            return node if known is None else ast.Constant(not known)
+        return node
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        self.generic_visit(node)
+        work = ARITHMETIC.get(type(node.op))
+        if work is None or not (is_known(node.left) and is_known(node.right)):
+            return node
+        return _worked_out(node, work, [node.left, node.right])
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        self.generic_visit(node)
+        if len(node.ops) > 1 or not (is_known(node.left) and is_known(node.comparators[0])):
+            return node
+        return _worked_out(node, COMPARE[type(node.ops[0])], [node.left, node.comparators[0]])
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        if node.keywords:
+            return node
+        if isinstance(node.func, ast.Name) and node.func.id == "replace" and len(node.args) == 1:
+            return node.args[0]
+        if isinstance(node.func, ast.Name) and node.func.id in CALLS:
+            if node.func.id in ("sum", "tuple") and _is_empty_loop(node.args[0]):
+                return constant({"sum": 0, "tuple": ()}[node.func.id])
+            if all(map(is_known, node.args)):
+                return _worked_out(node, CALLS[node.func.id], node.args)
+        if isinstance(node.func, ast.Name) and node.func.id in ("next", "any") and node.args:
+            if _is_empty_loop(node.args[0]):
+                return node.args[1] if node.args[1:] else ast.Constant(False)
+        if isinstance(node.func, ast.Attribute) and all(map(is_known, node.args)):
+            return _method(node, node.func)
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "get":
+            return _same_whatever(node, node.func.value)
+        return node
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+        self.generic_visit(node)
+        if not isinstance(node.ctx, ast.Load) or not is_known(node.slice):
+            return node
+        if isinstance(node.value, ast.Dict) and all(k and is_known(k) for k in node.value.keys):
+            found = dict(zip(map(value_of, _keys(node.value)), node.value.values, strict=True))
+            return found.get(value_of(node.slice), node)
+        if is_known(node.value) and not isinstance(node.slice, ast.Slice):
+            return _worked_out(node, operator.getitem, [node.value, node.slice])
+        return node
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.expr:
+        self.generic_visit(node)
+        parts = list[ast.expr]()
+        for part in node.values:
+            if isinstance(part, ast.FormattedValue) and not part.format_spec:
+                if isinstance(part.value, ast.Constant) and part.conversion < 0:
+                    part = ast.Constant(str(part.value.value))
+            if isinstance(part, ast.Constant) and parts and isinstance(parts[-1], ast.Constant):
+                parts[-1] = ast.Constant(parts[-1].value + part.value)
+            else:
+                parts.append(part)
+        if all(isinstance(part, ast.Constant) for part in parts):
+            return parts[0] if parts else ast.Constant("")
+        node.values = parts
+        return node
+
+    def visit_For(self, node: ast.For) -> ast.stmt | list[ast.stmt]:
+        self.generic_visit(node)
+        return [] if _is_empty(node.iter) else node
+
+    def visit_ListComp(self, node: ast.ListComp) -> ast.expr:
+        self.generic_visit(node)
+        return ast.List([], ast.Load()) if _is_empty_loop(node) else node
+
+    def visit_comprehension(self, node: ast.comprehension) -> ast.comprehension:
+        self.generic_visit(node)
+        node.ifs = [test for test in node.ifs if truth(test) is not True]
+        return node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt | list[ast.stmt]:
+        self.generic_visit(node)
+        return [] if is_pure(node.value) else node
+
+    def visit_Pass(self, node: ast.Pass) -> list[ast.stmt]:
+        return []
+
+    def each(self, statements: Iterable[ast.stmt]) -> list[ast.stmt]:
+        done = list[ast.stmt]()
+        for statement in statements:
+            made = self.visit(statement)
+            done += made if isinstance(made, list) else [made]
+        return done
+
+
+def tidy(tree: ast.Module) -> None:
+    """No statement behind the end of a block, no block without a statement."""
+    for node in ast.walk(tree):
+        for name in ("body", "orelse", "finalbody"):
+            block = getattr(node, name, None)
+            if not isinstance(block, list):
+                continue
+            ends = [i for i, part in enumerate(block) if isinstance(part, ENDS)]
+            del block[ends[0] + 1 if ends else len(block) :]
+            if not block and name == "body" and not isinstance(node, ast.Module):
+                block.append(ast.Pass())
+
+
+def is_known(node: ast.AST) -> bool:
+    """A scalar, or a tuple of such."""
+    if isinstance(node, ast.UnaryOp):
+        return isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant)
+    if isinstance(node, ast.Tuple):
+        return isinstance(node.ctx, ast.Load) and all(map(is_known, node.elts))
+    return isinstance(node, ast.Constant)
+
+
+def value_of(node: ast.AST) -> Any:
+    return ast.literal_eval(node)  # type: ignore[arg-type]
+
+
+def constant(value: Any) -> ast.expr:
+    """The value as an expression, negative numbers as Python itself reads them."""
+    return ast.parse(repr(value), mode="eval").body
+
+
+def truth(node: ast.expr) -> bool | None:
+    """Whether the expression is true, where that is known."""
+    if is_known(node):
+        return bool(value_of(node))
+    if isinstance(node, ast.List | ast.Dict):
+        return False if _is_empty(node) else None
+    if isinstance(node, ast.Lambda):
+        return True
+    if isinstance(node, ast.BoolOp) and is_pure(node):
+        decides = isinstance(node.op, ast.Or)
+        return decides if any(truth(part) is decides for part in node.values) else None
+    return None
+
+
+def is_pure(node: ast.expr | None) -> bool:
+    """Whether nothing changes when the expression is not evaluated: words never do."""
+    waiting: list[ast.AST] = [] if node is None else [node]
+    while waiting:
+        part = waiting.pop()
+        if not isinstance(part, ast.JoinedStr):
+            waiting += ast.iter_child_nodes(part)
+        if isinstance(part, ast.Call):
+            if not (isinstance(part.func, ast.Name) and part.func.id in PURE):
+                return False
+        elif isinstance(part, ast.NamedExpr | ast.Yield | ast.YieldFrom | ast.Await):
+            return False
+    return True
+
+
+def _worked_out(node: ast.expr, work: Callable[..., Any], parts: list[ast.expr]) -> ast.expr:
+    """The value, unless it is an error or no constant: that is for the program to meet."""
+    try:
+        value = work(*map(value_of, parts))
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return node
+    value = tuple(value) if isinstance(value, range) and len(value) == 0 else value
+    plain = value if isinstance(value, tuple) else (value,)
+    fits = all(isinstance(part, SCALARS) for part in plain) and len(repr(value)) < 40
+    return constant(value) if fits else node
+
+
+def _method(node: ast.Call, func: ast.Attribute) -> ast.expr:
+    """A string's method, or what a dict gives for a key."""
+    if func.attr in ("startswith", "endswith", "upper", "lower") and is_known(func.value):
+        return _worked_out(node, getattr(str, func.attr), [func.value, *node.args])
+    if func.attr == "get" and isinstance(func.value, ast.Dict):
+        if all(k and is_known(k) for k in func.value.keys) and all(map(is_pure, func.value.values)):
+            keys = [value_of(key) for key in _keys(func.value)]
+            rest = node.args[1] if node.args[1:] else ast.Constant(None)
+            found = dict(zip(keys, func.value.values, strict=True))
+            return found.get(value_of(node.args[0]), rest)
+    return node
+
+
+def _same_whatever(node: ast.Call, table: ast.expr) -> ast.expr:
+    """`{...}.get(x, d)` where every answer is the same."""
+    if not isinstance(table, ast.Dict) or not is_pure(node.args[0]):
+        return node
+    rest = node.args[1] if node.args[1:] else ast.Constant(None)
+    same = {ast.dump(value) for value in (*table.values, rest)}
+    return copy.deepcopy(rest) if len(same) == 1 and is_known(rest) else node
+
+
+def _is_empty(node: ast.expr) -> bool:
+    parts = getattr(node, "keys" if isinstance(node, ast.Dict) else "elts", None)
+    return parts == [] or _is_empty_loop(node)
+
+
+def _is_empty_loop(node: ast.expr) -> bool:
+    if not isinstance(node, LOOPS):
+        return False
+    never = [truth(test) is False for loop in node.generators for test in loop.ifs]
+    return any(never) or _is_empty(node.generators[0].iter)
+
+
+def _keys(table: ast.Dict) -> list[ast.expr]:
+    return [key for key in table.keys if key is not None]

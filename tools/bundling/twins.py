@@ -1,0 +1,219 @@
+"""What a bundle has in place of richer code of the toolkit, each by its name.
+
+A bundle makes one run, which is neither stopped nor gone on with; it reads no artifact but the one
+that it wrote; it knows the kind of its tokenizer. What it refuses of data from outside is what the
+toolkit refuses, in fewer words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.arch.fields import changed, to_plain
+from core.arch.params import Weights
+from core.arch.spec import ModelSpec
+from core.artifact.codecs import lzma_filters
+from core.artifact.header import CRC, PREFIX
+from core.artifact.ledger import Ledger
+from core.artifact.quant import matrix_shape
+from core.artifact.table import DTYPES, FORMAT_VERSION, Row, dump
+from core.data.byte_tokenizer import ByteTokenizer
+from core.data.case_tokenizer import has_controls
+from core.data.lossy import folded_letters
+from core.data.pieces import Ids, Piece
+from core.data.shards import TokenStream, check_tokens
+from core.data.token_bytes import MARKER, ByteTable
+from core.data.tokenizer import pieces_of
+from core.train.keeper import Snapshot
+
+ALWAYS = {
+    ("core.train.keeper", "Keeper"): "Keeper",
+    ("core.train.keeper", "Lead"): "Lead",
+    ("core.artifact.container", "read"): "read",
+    ("core.artifact.container", "weights"): "weights",
+    ("core.artifact.ledger", "ledger"): "ledger",
+    ("core.artifact.table", "plain_header"): "plain_header",
+}
+PLAIN_TEXT = {
+    ("core.data.tokenizer", "open_tokenizer"): "TextTokenizer",
+    ("core.data.token_bytes", "check_table"): "check_table",
+}
+WHOLE_SPLIT = {("core.data.decoding", "check_decoding"): "check_decoding"}
+NOT_LOSSY = {("core.data.lossy", "require_text"): "require_text"}
+BYTES = {("core.data.tokenizer", "open_tokenizer"): "open_bytes"}
+
+
+class Keeper:
+    """Keeps nothing: a bundle runs once, from its first step to its last."""
+
+    snapshot: Snapshot | None = None
+    goes_on = False
+    asked_to_stop = ""
+
+    def __init__(self, folder: None, now: Callable[[], float]) -> None:
+        pass
+
+    def hold_to(self, data: dict[str, str]) -> None:
+        pass
+
+    def stops(self) -> bool:
+        return False
+
+    def due(self, step: int) -> bool:
+        return False
+
+    def silent(self) -> Keeper:
+        return self
+
+    def save(self, snapshot: Callable[[], Snapshot]) -> bool:
+        return False
+
+    def save_weights(self, weights: Weights) -> None:
+        pass
+
+
+class Lead:
+    """Work of the first rank alone; the others wait for its end."""
+
+    def __init__(self, group: Any, keeper: Keeper) -> None:
+        self._group = group
+
+    def alone(self, work: Callable[[None], Any]) -> Any:
+        made = None if self._group.rank else work(None)
+        self._group.max(0.0)
+        return made
+
+
+def read(data: bytes) -> Weights:
+    """The weights in the artifact that was just written, all from its bytes."""
+    _, _, codec, packed_bytes, raw_bytes, identity = PREFIX.unpack_from(data)
+    at = PREFIX.size + CRC.size
+    plain = json.loads(unpacked(codec, data[at : at + packed_bytes], raw_bytes))
+    at += packed_bytes
+    streams = list[BytesIO]()
+    for row in plain.pop("streams"):
+        packed = data[at : at + row["packed_bytes"]]
+        streams.append(BytesIO(unpacked(row["codec"], packed, row["raw_bytes"])))
+        at += row["packed_bytes"]
+    places = [row.pop("streams") for row in plain["tensors"]]
+    sha, found = hashlib.sha256(dump(plain) + b"\n"), Weights()
+    for row, place in zip(plain["tensors"], places, strict=True):
+        rows, cols = matrix_shape(row["shape"])
+        parts = []
+        for part_of, kind, count in zip(
+            place, (row["values"], row["row_scale"]), (rows * cols, rows), strict=False
+        ):
+            dtype = np.dtype(DTYPES[kind])
+            part = streams[part_of].read(count * dtype.itemsize)
+            sha.update(part)
+            parts.append(np.frombuffer(part, dtype).astype(np.float32))
+        weight = parts[0].reshape(rows, cols)
+        for scale in parts[1:]:
+            weight = weight * scale[:, None]
+        found[row["name"]] = weight.reshape(row["shape"])
+    if sha.digest() != identity:
+        raise ValueError("the artifact is not what was written")
+    return found
+
+
+def unpacked(codec: int, data: bytes, raw_bytes: int) -> bytes:
+    """By the ids of core.artifact.codecs: raw, zlib, lzma."""
+    if codec == 2:
+        return lzma.decompress(data, lzma.FORMAT_RAW, filters=lzma_filters(raw_bytes))
+    return zlib.decompress(data) if codec else data
+
+
+def weights(found: Weights) -> Weights:
+    return found
+
+
+def ledger(model: bytes, code_bytes: int) -> Ledger:
+    return Ledger((("code", code_bytes), ("model", len(model))))
+
+
+def plain_header(spec: ModelSpec, solver: str, rows: list[Row]) -> dict[str, Any]:
+    """With a model_spec that is a constant of the script."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "model_spec": changed(spec),
+        "solver": solver,
+        "tensors": [to_plain(row) for row in rows],
+    }
+
+
+class TextTokenizer:
+    """A SentencePiece model for text as it is: what scoring asks of it."""
+
+    marks_spaces = True
+    transform: str | None = None
+
+    def __init__(self, path: str) -> None:
+        import sentencepiece
+
+        model = Path(path).read_bytes()
+        self.sha256 = hashlib.sha256(model).hexdigest()
+        self._sp = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.vocab_size = self._sp.get_piece_size()
+        self.bos_id = self._sp.bos_id()
+        self.unk_id = self._sp.unk_id()
+        self._pieces = pieces_of(model)
+        if has_controls(self):
+            raise ValueError("the tokenizer is for transformed text: make the bundle beside it")
+
+    def encode_ids(self, text: str) -> list[int]:
+        return list(self._sp.encode(text))
+
+    def decode(self, ids: Ids) -> str:
+        return str(self._sp.decode(np.asarray(ids).tolist()))
+
+    def pieces(self) -> list[Piece]:
+        return self._pieces
+
+
+def open_bytes(path: str) -> ByteTokenizer:
+    """The byte tokenizer, with or without its file."""
+    file = Path(path)
+    return ByteTokenizer(file.stem, file.read_bytes() if file.is_file() else b"")
+
+
+def require_text(tokenizer: Any, allow_lossy: bool) -> str:
+    """Raise ValueError for a tokenizer that loses text."""
+    kinds = [piece.kind for piece in tokenizer.pieces()]
+    if kinds.count("byte") < 256 or folded_letters(tokenizer):
+        raise ValueError("the tokenizer is lossy")
+    return ""
+
+
+def check_table(table: ByteTable, tokenizer: Any, *, sidecar: bool) -> None:
+    """Transformed text needs a sidecar; the rest is found by check_decoding."""
+    if table.needs_sidecar and not sidecar:
+        raise ValueError("private-use symbols mean transformed text, whose bytes a sidecar tells")
+
+
+def check_decoding(
+    table: ByteTable, tokenizer: Any, tokens: TokenStream, *, allow_unknown: bool
+) -> None:
+    """Raise ValueError unless every document's table count is the length of its decoded text."""
+    pieces, whole = tokenizer.pieces(), tokens.slice(0, len(tokens))
+    check_tokens(whole, len(pieces))
+    # The last document may be cut inside a character.
+    ends = np.array([p.kind != "byte" or int(p.text[3:5], 16) < 128 for p in pieces])
+    whole = whole[: np.flatnonzero(ends[whole])[-1] + 1]
+    starts = np.flatnonzero(whole == tokenizer.bos_id)
+    if starts[0] > 0:
+        raise ValueError("the validation split begins inside a document")
+    for document in np.split(whole, starts[1:]):
+        text = tokenizer.decode(document)
+        counted = table.count_run(document).sum()
+        unknown = (document == tokenizer.unk_id).any()
+        if unknown or MARKER in text or counted != len(text.encode("utf-8")):
+            raise ValueError("the table's bytes are not those of the decoded text")
