@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.bundling.constants import Constants, is_known, is_pure, tidy
+from tools.bundling.constants import Constants, is_known, is_pure, tidy, walk
 from tools.bundling.flatten import COMPREHENSIONS, arguments_of, stored
 
 Function = ast.FunctionDef | ast.Lambda
@@ -34,19 +34,19 @@ class World:
         self.tree = tree
         self.functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
         self.classes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
-        self.modules = _imported(tree)
         self.methods: dict[str, list[tuple[ast.ClassDef, ast.FunctionDef]]] = {}
         for kind in self.classes.values():
             for part in kind.body:
                 if isinstance(part, ast.FunctionDef):
                     self.methods.setdefault(part.name, []).append((kind, part))
-        nodes = list(ast.walk(tree))
+        nodes = list(walk(tree))
+        self.modules = _imported(nodes)
         self.calls = [node for node in nodes if isinstance(node, ast.Call)]
         self.names = Counter(n.id for n in nodes if isinstance(n, ast.Name) and _loads(n))
         self.asked = Counter(n.attr for n in nodes if isinstance(n, ast.Attribute) and _loads(n))
-        self.words = {
-            n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)
-        }
+        keys = {id(key) for n in nodes if isinstance(n, ast.Dict) for key in n.keys}
+        words = [n for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        self.words = {n.value for n in words if id(n) not in keys}  # what getattr may ask for
         self.bases = {base.id for k in self.classes.values() for base in _names(k.bases)}
 
     def own(self, attribute: ast.Attribute) -> bool:
@@ -95,7 +95,7 @@ class World:
 def settle(tree: ast.Module, fold: Callable[[ast.Module], ast.Module]) -> ast.Module:
     """The same program without what it decides itself."""
     passes = (constant_globals, constant_locals, split_pairs, settled_parameters)
-    passes += (settled_attributes, constant_functions, unused)
+    passes += (settled_attributes, constant_functions, inlined, unused)
     before = ""
     while (now := ast.dump(tree)) != before:
         before = now
@@ -139,7 +139,7 @@ def constant_locals(world: World) -> None:
 
 def split_pairs(world: World) -> None:
     """`a, b = 1, x` as two statements where one of them may go."""
-    for node in ast.walk(world.tree):
+    for node in walk(world.tree):
         for block in _blocks(node):
             for i in range(len(block) - 1, -1, -1):
                 parts = _pairs(block[i])
@@ -191,8 +191,8 @@ def settled_attributes(world: World) -> None:
                     given.setdefault(name, []).append(value)
                 if isinstance(part, ast.AnnAssign) and part.value is not None:
                     given.setdefault(_field_name(part), []).append(part.value)
-    plain = {id(t): v for n in ast.walk(world.tree) for t, v in _set_attributes(n)}
-    for node in ast.walk(world.tree):
+    plain = {id(t): v for n in walk(world.tree) for t, v in _set_attributes(n)}
+    for node in walk(world.tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             given.setdefault(node.attr, []).append(plain.get(id(node)))
         elif isinstance(node, ast.Call) and _called(node) == "replace":
@@ -226,11 +226,63 @@ def constant_functions(world: World) -> None:
     _Answered(world, names, methods).visit(world.tree)
 
 
+def inlined(world: World) -> None:
+    """Functions of one expression that are called in one place stand there."""
+    for node in walk(world.tree):
+        for block in _blocks(node):
+            _return_at_once(block)
+    instead = dict[int, ast.expr]()
+    for calls, function, hidden in world.callables():
+        part = function.body[0]
+        if len(calls) != 1 or len(function.body) > 1 or not isinstance(part, ast.Return):
+            continue
+        given = _given_once(calls[0], function, hidden)
+        if given is not None and part.value is not None:
+            value = _Given(given).visit(copy.deepcopy(part.value))
+            instead[id(calls[0])] = value
+    _Replaced(instead).visit(world.tree)
+
+
+def _return_at_once(block: list[ast.stmt]) -> None:
+    """`x = y; return x` as `return y`."""
+    for i in range(len(block) - 1, 0, -1):
+        end, before = block[i], _assigned(block[i - 1])
+        if isinstance(end, ast.Return) and isinstance(end.value, ast.Name):
+            if before and before[0][0] == end.value.id:
+                block[i - 1 : i + 1] = [ast.Return(before[0][1])]
+
+
+def _given_once(
+    call: ast.Call, function: ast.FunctionDef, hidden: int
+) -> dict[str, ast.expr] | None:
+    """What to put for each parameter, where the expression means the same behind it."""
+    every = arguments_of(function.args)
+    defaults = _defaults(function.args)
+    bound = _bind(call, [(a.arg, defaults.get(a.arg)) for a in every[hidden:]])
+    if bound is None or _is_partial(call) or function.args.vararg or function.decorator_list:
+        return None
+    if hidden:
+        if not isinstance(call.func, ast.Attribute) or function.name == "__init__":
+            return None
+        bound[every[0].arg] = call.func.value
+    uses = Counter(n.id for n in walk(function) if isinstance(n, ast.Name))
+    plain = not any(isinstance(n, (ast.Lambda, *COMPREHENSIONS)) for n in walk(function))
+    given = {name: value for name, value in bound.items() if value is not None}
+    fits = len(given) == len(every) and function.name not in uses
+    for name, value in given.items():
+        simple = isinstance(value, ast.Name) or is_known(value)
+        once = plain and uses[name] <= 1 and is_pure(value)
+        fits = fits and (simple or once)
+    inner = {*_bound_inside(function)}
+    named = {n.id for value in given.values() for n in walk(value) if isinstance(n, ast.Name)}
+    return given if fits and not inner & named else None
+
+
 def unused(world: World) -> None:
     """Definitions, methods, fields, attributes and variables that nobody asks for."""
     _unread_fields(world)
     _unread_locals(world)
-    for node in ast.walk(world.tree):
+    for node in walk(world.tree):
         for block in _blocks(node):
             block[:] = [part for part in block if not _sets_unread(world, part)]
     for kind in world.classes.values():
@@ -266,7 +318,7 @@ def _unread_locals(world: World) -> None:
     for function in _functions(world.tree):
         if isinstance(function, ast.Lambda):
             continue
-        read = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and _loads(n)}
+        read = {n.id for n in walk(function) if isinstance(n, ast.Name) and _loads(n)}
         for node in _own_nodes(function):
             for block in _blocks(node):
                 raises = isinstance(block[-1] if block else None, ast.Raise)
@@ -299,7 +351,7 @@ def _is_idle(world: World, target: ast.expr, scope: ast.AST) -> bool:
         return _is_unread(world, target)
     if not isinstance(target, ast.Name):
         return False
-    names = (n for n in ast.walk(scope) if isinstance(n, ast.Name) and _loads(n))
+    names = (n for n in walk(scope) if isinstance(n, ast.Name) and _loads(n))
     return isinstance(scope, ast.FunctionDef) and all(n.id != target.id for n in names)
 
 
@@ -382,6 +434,17 @@ class _Given(ast.NodeTransformer):
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if _loads(node) and node.id in self.values:
             return copy.deepcopy(self.values[node.id])
+        return node
+
+
+class _Replaced(ast.NodeTransformer):
+    def __init__(self, instead: dict[int, ast.expr]) -> None:
+        self.instead = instead
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        if id(node) in self.instead:
+            return self.instead[id(node)]
+        self.generic_visit(node)
         return node
 
 
@@ -468,13 +531,13 @@ class _Answered(ast.NodeTransformer):
         return value if is_known(value) else None
 
 
-def _imported(tree: ast.Module) -> set[str]:
-    parts = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+def _imported(nodes: Iterable[ast.AST]) -> set[str]:
+    parts = [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
     return {(a.asname or a.name.split(".")[0]) for part in parts for a in part.names}
 
 
 def _functions(tree: ast.AST) -> list[ast.FunctionDef]:
-    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return [node for node in walk(tree) if isinstance(node, ast.FunctionDef)]
 
 
 def _own_nodes(function: ast.FunctionDef) -> Iterator[ast.AST]:
@@ -511,7 +574,7 @@ def _stores(function: ast.FunctionDef) -> Counter[str]:
 
 def _bound_inside(function: ast.FunctionDef) -> Iterator[str]:
     """Names that functions and comprehensions inside this one bind for themselves."""
-    for node in ast.walk(function):
+    for node in walk(function):
         if node is function:
             continue
         if isinstance(node, ast.FunctionDef | ast.Lambda):
@@ -568,12 +631,12 @@ def _pairs(node: ast.stmt) -> list[tuple[ast.expr, ast.expr]]:
     if not (isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)):
         return []
     pairs = list(zip(target.elts, value.elts, strict=False))
-    plain = [not isinstance(n, ast.Subscript | ast.Starred) for n in ast.walk(target)]
+    plain = [not isinstance(n, ast.Subscript | ast.Starred) for n in walk(target)]
     if not all(plain) or len(target.elts) != len(value.elts) or not all(map(is_pure, value.elts)):
         return []
     for i, (before, _) in enumerate(pairs):
-        words = {_word(n) for n in ast.walk(before)} - {"", "self"}
-        if words & {_word(n) for _, v in pairs[i + 1 :] for n in ast.walk(v)}:
+        words = {_word(n) for n in walk(before)} - {"", "self"}
+        if words & {_word(n) for _, v in pairs[i + 1 :] for n in walk(v)}:
             return []
     return pairs
 
@@ -589,7 +652,7 @@ def _blocks(node: ast.AST) -> list[list[ast.stmt]]:
 
 def _walk_all(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
     for node in nodes:
-        yield from ast.walk(node)
+        yield from walk(node)
 
 
 def _is_record(kind: ast.ClassDef) -> bool:

@@ -19,13 +19,23 @@ from core.arch.plan import Visit, forward_plan
 from core.arch.spec import ModelSpec
 from core.train.recipe import Recipe
 from tools.bundling.twins import Keeper
-from tools.bundling.constants import SCALARS, Constants, constant, is_known, is_pure, value_of
+from tools.bundling.constants import SCALARS, Constants, constant, is_known, is_pure, value_of, walk
 
 # What a script is told when it starts: names that its first lines give a value.
 TOLD = {
     ("Recipe", "seed"): "SEED",
     ("Data", "path"): "DATA_PATH",
     ("Data", "tokenizer"): "TOKENIZER_PATH",
+}
+# The whole and its parts, by which a script that needs one of them names it.
+SECTIONS = {
+    "Recipe": "RECIPE",
+    "ModelSpec": "ARCH",
+    "Optim": "OPTIM",
+    "Schedule": "SCHEDULE",
+    "Data": "DATA",
+    "Quant": "QUANT",
+    "Score": "SCORE",
 }
 # Checks of what was checked before: the recipe by the toolkit, the rest by who made it in this run.
 CHECKED = {"check_weights", "check_snapshot", "_check_step", "_check_place"}
@@ -70,7 +80,7 @@ class Fold(Constants):
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
-        self.scope: Scope = {"RECIPE": "Recipe"}
+        self.scope: Scope = {name: kind for kind, name in SECTIONS.items()}
         self.own: Scope = {}  # attributes of the class at hand
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
@@ -122,7 +132,9 @@ class Fold(Constants):
         if (kind, node.attr) in TOLD:
             return ast.Name(TOLD[kind, node.attr], ast.Load())
         value = getattr(self.values[kind], node.attr, ...)
-        return node if type(value).__name__ in self.values else as_literal(value) or node
+        if type(value).__name__ in SECTIONS:
+            return ast.Name(SECTIONS[type(value).__name__], ast.Load())
+        return as_literal(value) or node
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         """A method of a known thing, asked with constants; a recipe's parts as plain data."""
@@ -171,7 +183,7 @@ class Fold(Constants):
         found: Scope = {}
         for start in starts:
             arguments = self._arguments(start)
-            for part in ast.walk(start):
+            for part in walk(start):
                 if isinstance(part, ast.Assign) and isinstance(part.value, ast.Name):
                     target, kind = part.targets[0], arguments.get(part.value.id)
                     if isinstance(target, ast.Attribute) and kind is not None:
@@ -248,7 +260,7 @@ def without_registries(tree: ast.Module) -> ast.Module:
 def _only_spelled(tree: ast.Module, table: ast.Dict) -> None:
     """Without the entries whose keys are spelled nowhere else."""
     own = {id(key) for key in table.keys}
-    words = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in own}
+    words = {n.value for n in walk(tree) if isinstance(n, ast.Constant) and id(n) not in own}
     pairs = list(zip(table.keys, table.values, strict=True))
     kept = [(key, value) for key, value in pairs if getattr(key, "value", ...) in words]
     table.keys, table.values = [key for key, _ in kept], [value for _, value in kept]

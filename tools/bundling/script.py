@@ -17,7 +17,7 @@ from core.train.recipe import Recipe
 from tools.bundling import twins
 from tools.bundling.closed import World, settle, unused
 from tools.bundling.flatten import flatten
-from tools.bundling.fold import Fold, literal, values_of, without_registries
+from tools.bundling.fold import SECTIONS, Fold, literal, values_of, without_registries
 from tools.bundling.shaking import Shaker, bare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ from core.train.standalone import standalone
 SEED = int(os.environ.get("SEED", SEED))
 DATA_PATH = os.environ.get("DATA_PATH", {path!r})
 TOKENIZER_PATH = os.environ.get("TOKENIZER_PATH", {tokenizer!r})
-RECIPE = {recipe}
+{sections}
 run_id = os.environ.get("RUN_ID", f"seed{{SEED}}")
 sys.exit(standalone(train, RECIPE, run_id, os.path.getsize(__file__)))
 """
@@ -121,11 +121,18 @@ def _source(recipe: Recipe, backend: str) -> str:
 def _entry(recipe: Recipe, backend: str) -> str:
     data = recipe.data
     told = replace(data, path="DATA_PATH", tokenizer="TOKENIZER_PATH")
-    source = literal(replace(recipe, data=told))
-    for name in (told.path, told.tokenizer):
-        source = source.replace(repr(name), name)
+    parts = [*vars(replace(recipe, data=told)).values(), recipe]
+    lines = [
+        f"{SECTIONS[kind]} = {literal(part)}"
+        for part in parts
+        if (kind := type(part).__name__) in SECTIONS
+    ]
+    sections = "\n".join(lines).replace(f"{told.path!r}", told.path)
     return ENTRY.format(
-        package=f"backend_{backend}", path=data.path, tokenizer=data.tokenizer, recipe=source
+        package=f"backend_{backend}",
+        path=data.path,
+        tokenizer=data.tokenizer,
+        sections=sections.replace(f"{told.tokenizer!r}", told.tokenizer),
     )
 
 
