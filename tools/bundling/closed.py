@@ -42,7 +42,9 @@ class World:
         nodes = list(walk(tree))
         self.modules = _imported(nodes)
         self.calls = [node for node in nodes if isinstance(node, ast.Call)]
-        self.names = Counter(n.id for n in nodes if isinstance(n, ast.Name) and _loads(n))
+        kinds = {id(n.annotation) for n in nodes if isinstance(n, ast.arg)}
+        names = [n for n in nodes if isinstance(n, ast.Name) and id(n) not in kinds]
+        self.names = Counter(n.id for n in names if _loads(n))
         self.asked = Counter(n.attr for n in nodes if isinstance(n, ast.Attribute) and _loads(n))
         keys = {id(key) for n in nodes if isinstance(n, ast.Dict) for key in n.keys}
         words = [n for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
@@ -632,7 +634,11 @@ def _pairs(node: ast.stmt) -> list[tuple[ast.expr, ast.expr]]:
         return []
     pairs = list(zip(target.elts, value.elts, strict=False))
     plain = [not isinstance(n, ast.Subscript | ast.Starred) for n in walk(target)]
-    if not all(plain) or len(target.elts) != len(value.elts) or not all(map(is_pure, value.elts)):
+    if not all(plain) or len(target.elts) != len(value.elts):
+        return []
+    # A call sees no variable, but it may see an attribute that was to be set after it.
+    seen = any(isinstance(n, ast.Attribute) for n in walk(target))
+    if seen and not all(map(is_pure, value.elts)):
         return []
     for i, (before, _) in enumerate(pairs):
         words = {_word(n) for n in walk(before)} - {"", "self"}

@@ -248,6 +248,8 @@ class _Strip(ast.NodeTransformer):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+        for part in fields:  # which nobody reads
+            part.annotation = ast.Name("int", ast.Load())
         rest = [part for part in node.body if part not in fields]
         for part in rest:
             self.visit(part)
@@ -266,7 +268,7 @@ class _Strip(ast.NodeTransformer):
 
 
 def bare(tree: ast.Module) -> ast.Module:
-    """Without any annotation: a record's fields are all `int`, which nobody reads."""
+    """Without the annotations that stayed so far."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             for argument in (*node.args.args, *node.args.kwonlyargs):
@@ -275,8 +277,6 @@ def bare(tree: ast.Module) -> ast.Module:
             record = node.decorator_list or node.bases
             parts = [p for p in node.body if not isinstance(p, ast.AnnAssign) or p.value or record]
             node.body = parts or [ast.Pass()]
-        elif isinstance(node, ast.AnnAssign):
-            node.annotation = ast.Name("int", ast.Load())
     return ast.fix_missing_locations(tree)
 
 
