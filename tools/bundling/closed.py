@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.bundling.constants import Constants, is_known, is_pure, tidy, walk
+from tools.bundling.constants import Constants, is_known, is_pure, tidy, truth, walk
 from tools.bundling.flatten import COMPREHENSIONS, arguments_of, stored
 
 Function = ast.FunctionDef | ast.Lambda
@@ -42,7 +42,8 @@ class World:
         nodes = list(walk(tree))
         self.modules = _imported(nodes)
         self.calls = [node for node in nodes if isinstance(node, ast.Call)]
-        kinds = {id(n.annotation) for n in nodes if isinstance(n, ast.arg)}
+        marks = [n.annotation for n in nodes if isinstance(n, ast.arg) and n.annotation]
+        kinds = {id(part) for mark in marks for part in walk(mark)}
         names = [n for n in nodes if isinstance(n, ast.Name) and id(n) not in kinds]
         self.names = Counter(n.id for n in names if _loads(n))
         self.asked = Counter(n.attr for n in nodes if isinstance(n, ast.Attribute) and _loads(n))
@@ -96,14 +97,14 @@ class World:
 
 def settle(tree: ast.Module, fold: Callable[[ast.Module], ast.Module]) -> ast.Module:
     """The same program without what it decides itself."""
-    passes = (constant_globals, constant_locals, split_pairs, settled_parameters)
-    passes += (settled_attributes, constant_functions, inlined, unused)
+    passes = (unused, constant_globals, constant_locals, split_pairs, settled_parameters)
+    passes += (settled_attributes, constant_functions, inlined)
     before = ""
     while (now := ast.dump(tree)) != before:
         before = now
         for work in passes:
             work(World(tree))
-            tidy(tree)
+        tidy(tree)
         tree = fold(tree)
         tidy(tree)
     return tree
@@ -165,6 +166,8 @@ def settled_parameters(world: World) -> None:
             if any(value is None or not is_pure(value) for value in given):
                 continue
             same = len({ast.dump(value) for value in given if value}) == 1
+            if same and changing[name] and is_known(given[0]):
+                changing[name] -= _never_stored(function, name, given[0])
             same = same and (is_known(given[0]) or _is_defined(world, given[0], function, name))
             if same and name not in inner and not changing[name]:
                 assert given[0] is not None
@@ -290,6 +293,7 @@ def unused(world: World) -> None:
     for kind in world.classes.values():
         kind.body = [part for part in kind.body if not _is_unasked(world, kind, part)]
     world.tree.body = [part for part in world.tree.body if not _is_unnamed(part, world.names)]
+    tidy(world.tree)
 
 
 def _unread_fields(world: World) -> None:
@@ -596,6 +600,18 @@ def _is_defined(
     local = {*_stores(function), *_bound_inside(function)}
     others = {a.arg for a in arguments_of(function.args)} - {name}
     return value.id not in local | others
+
+
+def _never_stored(function: ast.FunctionDef, name: str, value: ast.expr | None) -> int:
+    """How often a name that begins as `value` is set where that rules it out."""
+    count = 0
+    for node in walk(function):
+        if isinstance(node, ast.If) and not node.orelse and value is not None:
+            test = _Given({name: value}).visit(copy.deepcopy(node.test))
+            if truth(Constants().visit(test)) is False:
+                names = [n for part in node.body for n in walk(part) if isinstance(n, ast.Name)]
+                count += sum(n.id == name and not _loads(n) for n in names)
+    return count
 
 
 def _is_flat(table: ast.Dict) -> bool:

@@ -114,7 +114,8 @@ class Fold(Constants):
         self.scope = outer
         return done
 
-    def visit_Assign(self, node: ast.Assign) -> ast.Assign:
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign | list[ast.stmt]:
+        """Variables of a known kind; and what every rank says alike is its own maximum."""
         node.value = self.visit(node.value)
         for target, value in _pairs(node):
             kind = self._kind(value)
@@ -122,7 +123,7 @@ class Fold(Constants):
                 self.scope = {**self.scope, target: kind}
             elif target in self.scope:
                 self.scope = {name: k for name, k in self.scope.items() if name != target}
-        return node
+        return _without_known_maxima(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         kind = self._kind(node.value)
@@ -173,6 +174,8 @@ class Fold(Constants):
         found = {}
         for argument in (*node.args.args, *node.args.kwonlyargs):
             kind = argument.annotation
+            if isinstance(kind, ast.BinOp):  # ModelSpec | None
+                kind = kind.left
             if isinstance(kind, ast.Name) and kind.id in self.values:
                 found[argument.arg] = kind.id
         return found
@@ -189,6 +192,20 @@ class Fold(Constants):
                     if isinstance(target, ast.Attribute) and kind is not None:
                         found[target.attr] = kind
         return found
+
+
+def _without_known_maxima(node: ast.Assign) -> ast.Assign | list[ast.stmt]:
+    """`a, b = group.max(x, False)` as `a, = group.max(x)` and `b = False`."""
+    target, call = node.targets[0], node.value
+    if not isinstance(target, ast.Tuple) or not isinstance(call, ast.Call):
+        return node
+    if ast.unparse(call.func) != "group.max":
+        return node
+    pairs = list(zip(target.elts, call.args, strict=True))
+    settled: list[ast.stmt] = [ast.Assign([t], value) for t, value in pairs if is_known(value)]
+    target.elts = [t for t, value in pairs if not is_known(value)]
+    call.args = [value for value in call.args if not is_known(value)]
+    return [node, *settled] if settled else node
 
 
 def as_literal(value: Any) -> ast.expr | None:

@@ -235,7 +235,8 @@ class _Strip(ast.NodeTransformer):
         self.generic_visit(node)
         node.returns = None
         for argument in [*node.args.args, *node.args.kwonlyargs, *node.args.posonlyargs]:
-            if getattr(argument.annotation, "id", None) not in self.kinds:
+            kind = getattr(argument.annotation, "left", argument.annotation)  # of `kind | None`
+            if getattr(kind, "id", None) not in self.kinds:
                 argument.annotation = None
         for extra in (node.args.vararg, node.args.kwarg):
             if extra is not None:

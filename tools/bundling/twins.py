@@ -12,20 +12,22 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core.arch.fields import changed, to_plain
+from core.arch.fields import changed
 from core.arch.params import Weights
 from core.arch.spec import ModelSpec
-from core.artifact.codecs import lzma_filters
-from core.artifact.header import CRC, PREFIX
-from core.artifact.ledger import Ledger
-from core.artifact.quant import matrix_shape
-from core.artifact.table import DTYPES, FORMAT_VERSION, Row, dump
+from core.artifact.codecs import lzma_filters, smallest
+from core.artifact.container import Artifact
+from core.artifact.header import CRC, PREFIX, seal
+from core.artifact.ledger import CAP_BYTES
+from core.artifact.quant import Packed, matrix_shape
+from core.artifact.table import DTYPES, FORMAT_VERSION, dump
 from core.data.byte_tokenizer import ByteTokenizer
 from core.data.case_tokenizer import has_controls
 from core.data.lossy import folded_letters
@@ -41,7 +43,8 @@ ALWAYS = {
     ("core.artifact.container", "read"): "read",
     ("core.artifact.container", "weights"): "weights",
     ("core.artifact.ledger", "ledger"): "ledger",
-    ("core.artifact.table", "plain_header"): "plain_header",
+    ("core.artifact.container", "write"): "write",
+    ("core.artifact.container", "identity"): "identity",
 }
 PLAIN_TEXT = {
     ("core.data.tokenizer", "open_tokenizer"): "TextTokenizer",
@@ -136,18 +139,79 @@ def weights(found: Weights) -> Weights:
     return found
 
 
+@dataclass(frozen=True)
+class Ledger:
+    """Code and model together, the model as one."""
+
+    model_bytes: int
+    code_bytes: int
+
+    @property
+    def artifact_bytes(self) -> int:
+        return self.code_bytes + self.model_bytes
+
+    @property
+    def margin_bytes(self) -> int:
+        return CAP_BYTES - self.artifact_bytes
+
+    @property
+    def fits(self) -> bool:
+        return self.margin_bytes >= 0
+
+
 def ledger(model: bytes, code_bytes: int) -> Ledger:
-    return Ledger((("code", code_bytes), ("model", len(model))))
+    return Ledger(len(model), code_bytes)
 
 
-def plain_header(spec: ModelSpec, solver: str, rows: list[Row]) -> dict[str, Any]:
+def identity(artifact: Artifact) -> str:
+    """sha256 of the header's JSON and all parts, in hex."""
+    parts = [part.tobytes() for tensor in artifact.tensors for part in parts_of(tensor)]
+    plain = plain_header(artifact.spec, artifact.tensors)
+    return hashlib.sha256(b"".join([dump(plain), b"\n", *parts])).hexdigest()
+
+
+def write(artifact: Artifact, codec: str) -> bytes:
+    """The file, of the formats that quantize gives."""
+    plain, body = plain_header(artifact.spec, artifact.tensors), b""
+    runs: dict[tuple[bool, str], list[bytes]] = {}
+    for tensor, row in zip(artifact.tensors, plain["tensors"], strict=True):
+        row["streams"] = []
+        for part in parts_of(tensor):
+            kind = part is tensor.values, part.dtype.name
+            runs.setdefault(kind, []).append(part.tobytes())
+            row["streams"].append(list(runs).index(kind))
+    plain["streams"] = []
+    for run in runs.values():
+        raw = b"".join(run)
+        codec_id, packed = smallest(raw, (codec, "raw"))
+        sizes = {"packed_bytes": len(packed), "raw_bytes": len(raw)}
+        plain["streams"].append({"codec": codec_id, "crc32": zlib.crc32(packed), **sizes})
+        body += packed
+    return seal(dump(plain), identity(artifact)) + body
+
+
+def plain_header(spec: ModelSpec | None, tensors: tuple[Packed, ...]) -> dict[str, Any]:
     """With a model_spec that is a constant of the script."""
     return {
         "format_version": FORMAT_VERSION,
         "model_spec": changed(spec),
-        "solver": solver,
-        "tensors": [to_plain(row) for row in rows],
+        "solver": "rtn",
+        "tensors": [
+            {
+                "name": tensor.name,
+                "shape": tensor.shape,
+                "values": "fp16" if tensor.row_scale is None else "int8",
+                "row_scale": None if tensor.row_scale is None else "fp16",
+                "col_scale": None,
+                "trellis": 0,
+            }
+            for tensor in tensors
+        ],
     }
+
+
+def parts_of(tensor: Packed) -> list[Any]:
+    return [part for part in (tensor.values, tensor.row_scale) if part is not None]
 
 
 class TextTokenizer:
