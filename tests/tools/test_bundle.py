@@ -195,8 +195,8 @@ def test_the_literal_is_the_recipe(name: str) -> None:
 
 
 def test_every_byte_can_stand_in_the_script() -> None:
-    data = bytes(range(256)) * 2 + b"\r\n\\'\0\0001" + b"'''\\\r"
-    source = f"#coding:latin1\nfound='{quoted(data)}'\n".encode("latin-1")
+    data = bytes(range(256)) * 2 + b"\r\n\\'\0\0001" + b"'''\\\r\0x'''"
+    source = f"#coding:latin1\nfound='''{quoted(data)}'''\n".encode("latin-1")
     scope: dict[str, str] = {}
     exec(compile(source, "script", "exec"), scope)
     assert scope["found"].encode("latin-1") == data

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import ast
 import lzma
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from core.data.byte_tokenizer import ByteTokenizer
+from core.data.tokenizer import open_tokenizer
 from core.train.recipe import Recipe
 from tools.bundling import twins
 from tools.bundling.closed import World, settle, unused
@@ -35,12 +38,12 @@ TOKENIZER_PATH = os.environ.get("TOKENIZER_PATH", {tokenizer!r})
 run_id = os.environ.get("RUN_ID", f"seed{{SEED}}")
 sys.exit(standalone(train, RECIPE, run_id, os.path.getsize(__file__)))
 """
-# The packed text has a line of its own, which no traceback shows. The source goes to linecache by
+# The packed text has lines of its own, which no traceback shows. The source goes to linecache by
 # a name: inspect and so Triton's compiler find it there. Every seed is equally long.
 LOADER = """#coding:latin1
 import lzma,linecache
 SEED='{seed:<10}'
-s='{packed}'
+s='''{packed}'''
 if __name__=='__main__':
  s=lzma.decompress(s.encode('latin1'),3,None,[{filters}]).decode();n='<train_gpt>'
  linecache.cache[n]=len(s),None,s.splitlines(1),n;exec(compile(s,n,'exec'))
@@ -64,17 +67,19 @@ def code_bytes(recipe: Recipe) -> int:
 
 def bundle(recipe: Recipe, backend: str) -> Bundle:
     """The packed script. The same recipe and code give the same bytes."""
-    small = _minified(elsewhere(recipe), backend)
+    kind = kind_of(recipe.data.tokenizer)
+    small = _minified(elsewhere(recipe), backend, kind)
     return Bundle(
         script=packed(small, recipe.seed),
-        source_bytes=len(_source(elsewhere(recipe), backend).encode()),
+        source_bytes=len(_source(elsewhere(recipe), backend, kind).encode()),
         minified_bytes=len(small.encode()),
     )
 
 
 def readable(recipe: Recipe, backend: str) -> str:
     """One module of everything that the recipe's run reaches, without comments."""
-    return f"SEED = {recipe.seed}\n{_source(elsewhere(recipe), backend)}"
+    source = _source(elsewhere(recipe), backend, kind_of(recipe.data.tokenizer))
+    return f"SEED = {recipe.seed}\n{source}"
 
 
 def elsewhere(recipe: Recipe) -> Recipe:
@@ -97,17 +102,18 @@ def packed(source: str, seed: int) -> bytes:
 
 
 def quoted(data: bytes) -> str:
-    """The bytes as characters that may stand between single quotes in a Latin-1 source."""
-    escapes = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\0": "\\x00"}
-    return "".join(escapes.get(character, character) for character in data.decode("latin-1"))
+    """The bytes as characters that may stand between three single quotes in a Latin-1 source."""
+    text = data.decode("latin-1").replace("\\", "\\\\").replace("\r", "\\r")
+    text = re.sub("'(?=''|$)", r"\\'", text)
+    return re.sub("\0(?![0-7])", r"\\0", text).replace("\0", "\\000")
 
 
 @cache
-def _source(recipe: Recipe, backend: str) -> str:
+def _source(recipe: Recipe, backend: str, kind: str) -> str:
     """Everything that a run of this recipe reaches."""
     values = values_of(recipe)
     fold = Fold(values)
-    shaker = Shaker(ROOT, fold.visit, values, twins_for(recipe))
+    shaker = Shaker(ROOT, fold.visit, values, twins_for(recipe, kind))
     shaker.reach_all("__main__", ast.parse(_entry(recipe, backend)))
     shaker.reach("core.arch.depth", "Phase")  # which constants of the recipe may be made of
     shaker.reach("core.arch.depth", "Pair")
@@ -137,11 +143,11 @@ def _entry(recipe: Recipe, backend: str) -> str:
 
 
 @cache
-def _minified(recipe: Recipe, backend: str) -> str:
+def _minified(recipe: Recipe, backend: str, kind: str) -> str:
     from python_minifier import minify
 
     small: str = minify(
-        _source(recipe, backend),
+        _source(recipe, backend, kind),
         remove_literal_statements=True,
         rename_globals=True,
         preserve_globals=["SEED"],  # which the lines in front of it set
@@ -149,9 +155,20 @@ def _minified(recipe: Recipe, backend: str) -> str:
     return small
 
 
-def twins_for(recipe: Recipe) -> dict[tuple[str, str], str]:
+def kind_of(tokenizer: str) -> str:
+    """What a bundle is to read: bytes, transformed text or text, by the file where there is one."""
+    try:
+        found = open_tokenizer(tokenizer)
+    except ValueError:
+        return "text"
+    if isinstance(found, ByteTokenizer):
+        return "bytes"
+    return "text" if found.transform is None else "case"
+
+
+def twins_for(recipe: Recipe, kind: str) -> dict[tuple[str, str], str]:
     """What this recipe's bundle has in place of the toolkit's own."""
-    found = {**twins.ALWAYS, **twins.PLAIN_TEXT}
+    found = {**twins.ALWAYS, **twins.OF_KIND[kind]}
     if recipe.score.subset == "full" and not recipe.score.limit_tokens:
         found |= twins.WHOLE_SPLIT
     return found if recipe.score.allow_lossy else found | twins.NOT_LOSSY

@@ -46,13 +46,19 @@ ALWAYS = {
     ("core.artifact.container", "write"): "write",
     ("core.artifact.container", "identity"): "identity",
 }
-PLAIN_TEXT = {
-    ("core.data.tokenizer", "open_tokenizer"): "TextTokenizer",
-    ("core.data.token_bytes", "check_table"): "check_table",
+OF_KIND = {
+    "text": {
+        ("core.data.tokenizer", "open_tokenizer"): "TextTokenizer",
+        ("core.data.token_bytes", "check_table"): "check_table",
+    },
+    "bytes": {
+        ("core.data.tokenizer", "open_tokenizer"): "open_bytes",
+        ("core.data.token_bytes", "check_table"): "check_table",
+    },
+    "case": {},
 }
 WHOLE_SPLIT = {("core.data.decoding", "check_decoding"): "check_decoding"}
 NOT_LOSSY = {("core.data.lossy", "require_text"): "require_text"}
-BYTES = {("core.data.tokenizer", "open_tokenizer"): "open_bytes"}
 
 
 class Keeper:
@@ -279,5 +285,6 @@ def check_decoding(
         text = tokenizer.decode(document)
         counted = table.count_run(document).sum()
         unknown = (document == tokenizer.unk_id).any()
-        if unknown or MARKER in text or counted != len(text.encode("utf-8")):
+        spelled = tokenizer.marks_spaces and MARKER in text
+        if unknown or spelled or counted != len(text.encode("utf-8")):
             raise ValueError("the table's bytes are not those of the decoded text")
