@@ -32,6 +32,7 @@ ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 CALLS: dict[str, Callable[..., Any]] = {
     f.__name__: f for f in (bool, float, int, len, max, min, range, sum, tuple)
 }
+MEANT = {*CALLS, "any", "next"}
 PURE = {*CALLS, "abs", "dict", "enumerate", "list", "partial", "set", "sorted", "str", "zip"}
 LOOPS = (ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)
 ENDS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
@@ -99,14 +100,15 @@ class Constants(ast.NodeTransformer):
             return node
         if isinstance(node.func, ast.Name) and node.func.id == "replace" and len(node.args) == 1:
             return node.args[0]
-        if isinstance(node.func, ast.Name) and node.func.id in CALLS:
+        if isinstance(node.func, ast.Name) and node.func.id in MEANT and node.args:
             if node.func.id in ("sum", "tuple") and _is_empty_loop(node.args[0]):
                 return constant({"sum": 0, "tuple": ()}[node.func.id])
-            if all(map(is_known, node.args)):
+            if node.func.id in CALLS and all(map(is_known, node.args)):
                 return _worked_out(node, CALLS[node.func.id], node.args)
-        if isinstance(node.func, ast.Name) and node.func.id in ("next", "any") and node.args:
-            if _is_empty_loop(node.args[0]):
-                return node.args[1] if node.args[1:] else ast.Constant(False)
+            if node.func.id == "any" and _is_empty_loop(node.args[0]):
+                return ast.Constant(False)
+            if node.func.id == "next" and node.args[1:] and _is_empty_loop(node.args[0]):
+                return node.args[1]
         if isinstance(node.func, ast.Attribute) and all(map(is_known, node.args)):
             return _method(node, node.func)
         if isinstance(node.func, ast.Attribute) and node.func.attr == "get":
@@ -128,13 +130,11 @@ class Constants(ast.NodeTransformer):
         self.generic_visit(node)
         parts = list[ast.expr]()
         for part in node.values:
-            if isinstance(part, ast.FormattedValue) and not part.format_spec:
-                if isinstance(part.value, ast.Constant) and part.conversion < 0:
-                    part = ast.Constant(str(part.value.value))
-            if isinstance(part, ast.Constant) and parts and isinstance(parts[-1], ast.Constant):
-                parts[-1] = ast.Constant(parts[-1].value + part.value)
+            text, before = _said(part), _said(parts[-1]) if parts else None
+            if text is None or before is None:
+                parts.append(part if text is None else ast.Constant(text))
             else:
-                parts.append(part)
+                parts[-1] = ast.Constant(before + text)
         if all(isinstance(part, ast.Constant) for part in parts):
             return parts[0] if parts else ast.Constant("")
         node.values = parts
@@ -241,6 +241,16 @@ def is_pure(node: ast.expr | None) -> bool:
     return True
 
 
+def _said(part: ast.expr) -> str | None:
+    """The text that a part of an f-string always gives."""
+    if isinstance(part, ast.Constant):
+        return str(part.value)
+    plain = isinstance(part, ast.FormattedValue) and not part.format_spec and part.conversion < 0
+    if plain and isinstance(part, ast.FormattedValue) and isinstance(part.value, ast.Constant):
+        return str(part.value.value)
+    return None
+
+
 def _worked_out(node: ast.expr, work: Callable[..., Any], parts: list[ast.expr]) -> ast.expr:
     """The value, unless it is an error or no constant: that is for the program to meet."""
     try:
@@ -257,13 +267,13 @@ def _method(node: ast.Call, func: ast.Attribute) -> ast.expr:
     """A string's method, or what a dict gives for a key."""
     if func.attr in ("startswith", "endswith", "upper", "lower") and is_known(func.value):
         return _worked_out(node, getattr(str, func.attr), [func.value, *node.args])
-    if func.attr == "get" and isinstance(func.value, ast.Dict):
-        if all(k and is_known(k) for k in func.value.keys) and all(map(is_pure, func.value.values)):
-            keys = [value_of(key) for key in _keys(func.value)]
-            rest = node.args[1] if node.args[1:] else ast.Constant(None)
-            found = dict(zip(keys, func.value.values, strict=True))
-            return found.get(value_of(node.args[0]), rest)
-    return node
+    table = func.value
+    if func.attr != "get" or not isinstance(table, ast.Dict):
+        return node
+    if not all(k and is_known(k) for k in table.keys) or not all(map(is_pure, table.values)):
+        return node
+    found = dict(zip(map(value_of, _keys(table)), table.values, strict=True))
+    return found.get(value_of(node.args[0]), node.args[1] if node.args[1:] else ast.Constant(None))
 
 
 def _same_whatever(node: ast.Call, table: ast.expr) -> ast.expr:

@@ -18,8 +18,8 @@ from core.arch.fields import changed, from_plain, to_plain
 from core.arch.plan import Visit, forward_plan
 from core.arch.spec import ModelSpec
 from core.train.recipe import Recipe
-from tools.bundling.twins import Keeper
 from tools.bundling.constants import SCALARS, Constants, constant, is_known, is_pure, value_of, walk
+from tools.bundling.twins import Keeper
 
 # What a script is told when it starts: names that its first lines give a value.
 TOLD = {
@@ -146,7 +146,8 @@ class Fold(Constants):
             return done
         if asked is not None and isinstance(done.func, ast.Attribute) and not done.keywords:
             method = getattr(self.values[asked], done.func.attr, None)
-            if asked == "Keeper" and method and all(map(is_pure, done.args)):  # it answers all alike
+            if asked == "Keeper" and method and all(map(is_pure, done.args)):
+                # It answers whatever it is asked alike.
                 return as_literal(method(*[None] * len(done.args))) or done
             if callable(method) and all(map(is_known, done.args)):
                 with suppress(TypeError):  # where a parameter that decides nothing is gone already
@@ -298,19 +299,21 @@ class _Looked(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.expr:
         self.generic_visit(node)
         func = node.func
-        if isinstance(func, ast.Attribute) and func.attr == "get" and len(node.args) == 1:
-            if isinstance(func.value, ast.Name) and isinstance(node.args[0], ast.Constant):
-                table = self.tables.get(func.value.id)
-                missing = node if table is None else ast.Constant(None)
-                return copy.deepcopy((table or {}).get(node.args[0].value, missing))
-        return node
+        if not (isinstance(func, ast.Attribute) and func.attr == "get" and len(node.args) == 1):
+            return node
+        if not (isinstance(func.value, ast.Name) and isinstance(node.args[0], ast.Constant)):
+            return node
+        table = self.tables.get(func.value.id)
+        missing = node if table is None else ast.Constant(None)
+        return copy.deepcopy((table or {}).get(node.args[0].value, missing))
 
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
         self.generic_visit(node)
         table = node.comparators[0]
-        if isinstance(node.ops[0], ast.In) and isinstance(node.left, ast.Constant):
-            if isinstance(table, ast.Name) and table.id in self.tables:
-                return ast.Constant(node.left.value in self.tables[table.id])
+        if not (isinstance(node.ops[0], ast.In) and isinstance(node.left, ast.Constant)):
+            return node
+        if isinstance(table, ast.Name) and table.id in self.tables:
+            return ast.Constant(node.left.value in self.tables[table.id])
         return node
 
 
@@ -321,4 +324,3 @@ def _pairs(node: ast.Assign) -> list[tuple[str, ast.expr]]:
         pairs = zip(target.elts, value.elts, strict=False)
         return [(t.id, v) for t, v in pairs if isinstance(t, ast.Name)]
     return [(target.id, value)] if isinstance(target, ast.Name) else []
-

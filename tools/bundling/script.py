@@ -18,10 +18,11 @@ from core.data.byte_tokenizer import ByteTokenizer
 from core.data.tokenizer import open_tokenizer
 from core.train.recipe import Recipe
 from tools.bundling import twins
-from tools.bundling.closed import World, settle, unused
+from tools.bundling.closed import settle, unused
 from tools.bundling.flatten import flatten
 from tools.bundling.fold import SECTIONS, Fold, literal, values_of, without_registries
 from tools.bundling.shaking import Shaker, bare
+from tools.bundling.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = """
@@ -176,4 +177,3 @@ def twins_for(recipe: Recipe, kind: str) -> dict[tuple[str, str], str]:
 
 def _relative(path: str, folder: str) -> str:
     return f"{folder}/{Path(path).name}" if Path(path).is_absolute() else path
-

@@ -249,8 +249,8 @@ class _Strip(ast.NodeTransformer):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
-        for part in fields:  # which nobody reads
-            part.annotation = ast.Name("int", ast.Load())
+        for one in fields:  # which nobody reads
+            one.annotation = ast.Name("int", ast.Load())
         rest = [part for part in node.body if part not in fields]
         for part in rest:
             self.visit(part)
@@ -304,4 +304,3 @@ def _plain(part: ast.stmt) -> ast.stmt:
     if isinstance(part, ast.AnnAssign) and part.value is not None:
         return ast.Assign([part.target], part.value, lineno=part.lineno)
     return part
-

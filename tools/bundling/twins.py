@@ -29,7 +29,7 @@ from core.artifact.ledger import CAP_BYTES
 from core.artifact.quant import Packed, matrix_shape
 from core.artifact.table import DTYPES, FORMAT_VERSION, dump
 from core.data.byte_tokenizer import ByteTokenizer
-from core.data.case_tokenizer import has_controls
+from core.data.case import CONTROLS
 from core.data.lossy import folded_letters
 from core.data.pieces import Ids, Piece
 from core.data.shards import TokenStream, check_tokens
@@ -236,7 +236,8 @@ class TextTokenizer:
         self.bos_id = self._sp.bos_id()
         self.unk_id = self._sp.unk_id()
         self._pieces = pieces_of(model)
-        if has_controls(self):
+        symbols = {piece.text for piece in self._pieces if piece.kind == "user_defined"}
+        if symbols.issuperset(CONTROLS):
             raise ValueError("the tokenizer is for transformed text: make the bundle beside it")
 
     def encode_ids(self, text: str) -> list[int]:
