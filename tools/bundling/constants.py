@@ -182,12 +182,13 @@ def tidy(tree: ast.Module) -> None:
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
-    """What ast.walk gives, in another order and four times as fast."""
+    """What ast.walk gives, in another order and twice as fast."""
     waiting = [node]
     while waiting:
         node = waiting.pop()
         yield node
-        for part in node.__dict__.values():
+        for name in node._fields:
+            part = getattr(node, name, None)
             if isinstance(part, list):
                 waiting += [item for item in part if isinstance(item, ast.AST)]
             elif isinstance(part, ast.AST) and not isinstance(part, ast.expr_context):
