@@ -8,11 +8,10 @@ of that name: where others' objects may have it too (FOREIGN), nothing is conclu
 from __future__ import annotations
 
 import ast
-import copy
 from collections import Counter
 from collections.abc import Callable
 
-from tools.bundling.constants import Constants, is_known, is_pure, tidy, truth, walk
+from tools.bundling.constants import Constants, copied, is_known, is_pure, tidy, truth, walk
 from tools.bundling.flatten import COMPREHENSIONS, arguments_of, stored
 from tools.bundling.swap import Answered, Attributes, Given, Looked, Replaced, Spread
 from tools.bundling.trees import (
@@ -196,7 +195,7 @@ def inlined(world: World) -> None:
             continue
         given = _given_once(calls[0], function, hidden)
         if given is not None and part.value is not None:
-            value = Given(given).visit(copy.deepcopy(part.value))
+            value = Given(given).visit(copied(part.value))
             instead[id(calls[0])] = value
     Replaced(instead).visit(world.tree)
 
@@ -364,7 +363,7 @@ def _never_stored(function: ast.FunctionDef, name: str, value: ast.expr | None) 
     count = 0
     for node in walk(function):
         if isinstance(node, ast.If) and not node.orelse and value is not None:
-            test = Given({name: value}).visit(copy.deepcopy(node.test))
+            test = Given({name: value}).visit(copied(node.test))
             if truth(Constants().visit(test)) is False:
                 names = [n for part in node.body for n in walk(part) if isinstance(n, ast.Name)]
                 count += sum(n.id == name and not is_read(n) for n in names)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-import copy
 import operator
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 SCALARS = (bool, int, float, str, type(None))
 COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
@@ -35,6 +34,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 MEANT = {*CALLS, "any", "next"}
 PURE = {*CALLS, "abs", "dict", "enumerate", "list", "partial", "set", "sorted", "str", "zip"}
 LOOPS = (ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)
+Tree = TypeVar("Tree", bound=ast.AST)
 ENDS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 
 
@@ -195,6 +195,18 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
                 waiting.append(part)
 
 
+def copied(node: Tree) -> Tree:
+    """The tree anew, its fields alone: Python shares nodes without any, on which minifiers hang."""
+    made: Any = type(node)()
+    for name in node._fields:
+        part = getattr(node, name, None)
+        if isinstance(part, list):
+            part = [copied(item) if isinstance(item, ast.AST) else item for item in part]
+        setattr(made, name, copied(part) if isinstance(part, ast.AST) else part)
+    done: Tree = ast.copy_location(made, node) if isinstance(node, ast.expr | ast.stmt) else made
+    return done
+
+
 def is_known(node: ast.AST) -> bool:
     """A scalar, or a tuple of such."""
     if isinstance(node, ast.UnaryOp):
@@ -283,7 +295,7 @@ def _same_whatever(node: ast.Call, table: ast.expr) -> ast.expr:
         return node
     rest = node.args[1] if node.args[1:] else ast.Constant(None)
     same = {ast.dump(value) for value in (*table.values, rest)}
-    return copy.deepcopy(rest) if len(same) == 1 and is_known(rest) else node
+    return copied(rest) if len(same) == 1 and is_known(rest) else node
 
 
 def _is_empty(node: ast.expr) -> bool:

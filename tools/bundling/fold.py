@@ -8,7 +8,6 @@ when it starts - seed, paths, schedule - is left in the code.
 from __future__ import annotations
 
 import ast
-import copy
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
@@ -18,7 +17,16 @@ from core.arch.fields import changed, from_plain, to_plain
 from core.arch.plan import Visit, forward_plan
 from core.arch.spec import ModelSpec
 from core.train.recipe import Recipe
-from tools.bundling.constants import SCALARS, Constants, constant, is_known, is_pure, value_of, walk
+from tools.bundling.constants import (
+    SCALARS,
+    Constants,
+    constant,
+    copied,
+    is_known,
+    is_pure,
+    value_of,
+    walk,
+)
 from tools.bundling.twins import Keeper
 
 # What a script is told when it starts: names that its first lines give a value.
@@ -293,7 +301,7 @@ class _Looked(ast.NodeTransformer):
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
         self.generic_visit(node)
         if isinstance(node.value, ast.Name) and isinstance(node.slice, ast.Constant):
-            return copy.deepcopy(self.tables.get(node.value.id, {}).get(node.slice.value, node))
+            return copied(self.tables.get(node.value.id, {}).get(node.slice.value, node))
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
@@ -305,7 +313,7 @@ class _Looked(ast.NodeTransformer):
             return node
         table = self.tables.get(func.value.id)
         missing = node if table is None else ast.Constant(None)
-        return copy.deepcopy((table or {}).get(node.args[0].value, missing))
+        return copied((table or {}).get(node.args[0].value, missing))
 
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
         self.generic_visit(node)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-import copy
 from collections.abc import Mapping
 
-from tools.bundling.constants import Constants, is_known, is_pure
+from tools.bundling.constants import Constants, copied, is_known, is_pure
 from tools.bundling.trees import bind, defaults_of, is_read, word_of
 from tools.bundling.world import World
 
@@ -19,7 +18,7 @@ class Given(ast.NodeTransformer):
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if is_read(node) and node.id in self.values:
-            return copy.deepcopy(self.values[node.id])
+            return copied(self.values[node.id])
         return node
 
 
@@ -59,7 +58,7 @@ class Looked(ast.NodeTransformer):
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
         self.generic_visit(node)
         if word_of(node.value) == self.name and is_known(node.slice) and is_read(node):
-            node.value = copy.deepcopy(self.table)
+            node.value = copied(self.table)
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
@@ -68,7 +67,7 @@ class Looked(ast.NodeTransformer):
         if not (isinstance(func, ast.Attribute) and func.attr == "get"):
             return node
         if word_of(func.value) == self.name and all(map(is_known, self.table.values)):
-            asked = ast.Attribute(copy.deepcopy(self.table), "get", ast.Load())
+            asked = ast.Attribute(copied(self.table), "get", ast.Load())
             done: ast.expr = Constants().visit(ast.Call(asked, node.args, []))
             return done
         return node
@@ -81,7 +80,7 @@ class Attributes(ast.NodeTransformer):
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         found = self.values.get(node.attr)
         if found is not None and is_read(node) and self.world.own(node) and is_pure(node.value):
-            return copy.deepcopy(found)
+            return copied(found)
         self.generic_visit(node)
         return node
 
@@ -101,7 +100,7 @@ class Answered(ast.NodeTransformer):
             found = self.names.get(node.func.id) or self._worked_out(node, node.func.id)
         elif isinstance(node.func, ast.Attribute) and is_pure(node.func.value):
             found = self.methods.get(node.func.attr)
-        return node if found is None else copy.deepcopy(found)
+        return node if found is None else copied(found)
 
     def _worked_out(self, node: ast.Call, name: str) -> ast.expr | None:
         """What a function of one expression gives for constants."""
@@ -115,5 +114,5 @@ class Answered(ast.NodeTransformer):
         if bound is None or not isinstance(part, ast.Return) or part.value is None:
             return None
         given = {n: v for n, v in bound.items() if v is not None and is_known(v)}
-        value = Constants().visit(Given(given).visit(copy.deepcopy(part.value)))
+        value = Constants().visit(Given(given).visit(copied(part.value)))
         return value if is_known(value) else None
