@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from tools.bundling.constants import Constants, copied, is_known, is_pure, tidy, truth, walk
 from tools.bundling.flatten import COMPREHENSIONS, arguments_of, stored
@@ -26,6 +26,7 @@ from tools.bundling.trees import (
     drop_argument,
     field_name,
     functions_in,
+    is_only_called,
     is_partial,
     is_read,
     is_record,
@@ -43,8 +44,10 @@ from tools.bundling.world import FOREIGN, World
 INLINED_CHARS = 40  # a longer constant that is asked for often stays a name
 
 
-def settle(tree: ast.Module, fold: Callable[[ast.Module], ast.Module]) -> ast.Module:
-    """The same program without what it decides itself."""
+def settle(
+    tree: ast.Module, fold: Callable[[ast.Module], ast.Module], kept: Collection[str]
+) -> ast.Module:
+    """The same program without what it decides itself. `kept`: what `fold` may yet name."""
     passes = (
         *(unused, constant_globals, constant_locals, split_pairs, settled_parameters),
         *(settled_attributes, constant_functions, inlined),
@@ -53,7 +56,7 @@ def settle(tree: ast.Module, fold: Callable[[ast.Module], ast.Module]) -> ast.Mo
     while (now := ast.dump(tree)) != before:
         before = now
         for work in passes:
-            work(World(tree))
+            work(World(tree, kept))
         tidy(tree)
         tree = fold(tree)
         tidy(tree)
@@ -83,7 +86,8 @@ def constant_locals(world: World) -> None:
                     Spread(name, value.elts).visit(function)
                 if isinstance(value, ast.Dict) and changing[name] == 1 and _is_flat(value):
                     Looked(name, value).visit(function)
-                stays = is_known(value) or _is_argument(value, function, changing)
+                called = isinstance(value, ast.Lambda) and is_only_called(function, name)
+                stays = is_known(value) or called or _is_argument(value, function, changing)
                 alias = value.id if isinstance(value, ast.Name) else ""
                 if stays and changing[name] == 1 and not {name, alias} & inner:
                     Given({name: value}).visit(function)
@@ -96,7 +100,10 @@ def split_pairs(world: World) -> None:
         for block in blocks_of(node):
             for i in range(len(block) - 1, -1, -1):
                 parts = pairs_of(block[i])
-                if any(is_known(value) or _is_idle(world, t, node) for t, value in parts):
+                if any(
+                    is_known(value) or isinstance(value, ast.Lambda) or _is_idle(world, t, node)
+                    for t, value in parts
+                ):
                     block[i : i + 1] = [ast.Assign([t], value) for t, value in parts]
 
 
@@ -244,7 +251,9 @@ def unused(world: World) -> None:
             block[:] = [part for part in block if not _sets_unread(world, part)]
     for kind in world.classes.values():
         kind.body = [part for part in kind.body if not _is_unasked(world, kind, part)]
-    world.tree.body = [part for part in world.tree.body if not _is_unnamed(part, world.names)]
+    world.tree.body = [
+        part for part in world.tree.body if not _is_unnamed(part, world.names, world.kept)
+    ]
     tidy(world.tree)
 
 
@@ -325,9 +334,9 @@ def _is_unasked(world: World, kind: ast.ClassDef, part: ast.stmt) -> bool:
     )
 
 
-def _is_unnamed(part: ast.stmt, names: Counter[str]) -> bool:
+def _is_unnamed(part: ast.stmt, names: Counter[str], kept: Collection[str]) -> bool:
     if isinstance(part, ast.FunctionDef | ast.ClassDef):
-        return not names[part.name]
+        return not names[part.name] and part.name not in kept
     if isinstance(part, ast.Import | ast.ImportFrom):
         return not names[part.names[0].asname or part.names[0].name.split(".")[0]]
     # Nothing is done for its effect at import.

@@ -98,9 +98,14 @@ class Constants(ast.NodeTransformer):
         self.generic_visit(node)
         if node.keywords:
             return node
+        if isinstance(node.func, ast.Lambda):
+            return _applied(node, node.func)
         if isinstance(node.func, ast.Name) and node.func.id == "replace" and len(node.args) == 1:
             return node.args[0]
         if isinstance(node.func, ast.Name) and node.func.id in MEANT and node.args:
+            first = node.args[0]
+            if node.func.id == "len" and isinstance(first, ast.Tuple) and is_pure_or_made(first):
+                return ast.Constant(len(first.elts))
             if node.func.id in ("sum", "tuple") and _is_empty_loop(node.args[0]):
                 return constant({"sum": 0, "tuple": ()}[node.func.id])
             if node.func.id in CALLS and all(map(is_known, node.args)):
@@ -122,6 +127,10 @@ class Constants(ast.NodeTransformer):
         if isinstance(node.value, ast.Dict) and all(k and is_known(k) for k in node.value.keys):
             found = dict(zip(map(value_of, _keys(node.value)), node.value.values, strict=True))
             return found.get(value_of(node.slice), node)
+        if isinstance(node.value, ast.Tuple) and is_pure_or_made(node.value):
+            at = value_of(node.slice) if not isinstance(node.slice, ast.Slice) else None
+            if isinstance(at, int) and -len(node.value.elts) <= at < len(node.value.elts):
+                return node.value.elts[at]
         if is_known(node.value) and not isinstance(node.slice, ast.Slice):
             return _worked_out(node, operator.getitem, [node.value, node.slice])
         return node
@@ -240,11 +249,11 @@ def truth(node: ast.expr) -> bool | None:
 
 
 def is_pure(node: ast.expr | None) -> bool:
-    """Whether nothing changes when the expression is not evaluated: words never do."""
+    """Whether nothing changes when the expression is not evaluated; words never do."""
     waiting: list[ast.AST] = [] if node is None else [node]
     while waiting:
         part = waiting.pop()
-        if not isinstance(part, ast.JoinedStr):
+        if not isinstance(part, ast.JoinedStr | ast.Lambda):
             waiting += ast.iter_child_nodes(part)
         if isinstance(part, ast.Call):
             if not (isinstance(part.func, ast.Name) and part.func.id in PURE):
@@ -262,6 +271,36 @@ def _said(part: ast.expr) -> str | None:
     if plain and isinstance(part, ast.FormattedValue) and isinstance(part.value, ast.Constant):
         return str(part.value.value)
     return None
+
+
+def is_pure_or_made(node: ast.expr) -> bool:
+    """Pure, or a record made of such, as its name with a capital says; or a tuple of them."""
+    if isinstance(node, ast.Tuple):
+        return all(map(is_pure_or_made, node.elts))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        parts = [*node.args, *(keyword.value for keyword in node.keywords)]
+        return node.func.id[0].isupper() and all(map(is_pure_or_made, parts))
+    return is_pure(node)
+
+
+def _applied(node: ast.Call, made: ast.Lambda) -> ast.expr:
+    """`(lambda x: y)(z)` as y, where each argument is pure and wanted once at most."""
+    names = [argument.arg for argument in made.args.args]
+    uses = [n.id for n in walk(made.body) if isinstance(n, ast.Name)]
+    whole = len(names) == len(node.args) and not made.args.defaults and not made.args.vararg
+    nested = any(isinstance(n, (ast.Lambda, *LOOPS)) for n in walk(made.body))
+    if not whole or nested or not all(map(is_pure, node.args)):
+        return node
+    if any(uses.count(name) > 1 for name in names):
+        return node
+    given = dict(zip(names, node.args, strict=True))
+
+    class Given(ast.NodeTransformer):
+        def visit_Name(self, name: ast.Name) -> ast.expr:
+            return given.get(name.id, name)
+
+    body: ast.expr = Given().visit(copied(made.body))
+    return body
 
 
 def _worked_out(node: ast.expr, work: Callable[..., Any], parts: list[ast.expr]) -> ast.expr:

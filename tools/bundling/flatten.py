@@ -57,7 +57,7 @@ def in_order(modules: Mapping[str, ast.Module]) -> list[str]:
                 add(inner)
         done.setdefault(module)
 
-    for module in modules:
+    for module in sorted(modules, key=lambda name: name == "__main__"):  # it runs: the last
         add(module)
     return list(done)
 

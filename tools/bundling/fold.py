@@ -8,6 +8,8 @@ when it starts - seed, paths, schedule - is left in the code.
 from __future__ import annotations
 
 import ast
+import inspect
+import textwrap
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
@@ -43,6 +45,7 @@ SECTIONS = {
     "Schedule": "SCHEDULE",
     "Data": "DATA",
     "Quant": "QUANT",
+    "Qat": "QAT",
     "Score": "SCORE",
 }
 # Checks of what was checked before: the recipe by the toolkit, the rest by who made it in this run.
@@ -77,9 +80,11 @@ def values_of(recipe: Recipe) -> dict[str, Any]:
         "Schedule": recipe.schedule,
         "Data": recipe.data,
         "Quant": recipe.quant,
+        "Qat": recipe.qat,
         "Score": recipe.score,
         "Visit": Common(visits),
         "Keeper": Keeper(None, lambda: 0.0),
+        **({"Rounding": None} if recipe.qat.form == "none" else {}),
     }
 
 
@@ -129,9 +134,15 @@ class Fold(Constants):
             kind = self._kind(value)
             if kind is not None:
                 self.scope = {**self.scope, target: kind}
-            elif target in self.scope:
+            elif target in self.scope and target not in SECTIONS.values():
                 self.scope = {name: k for name, k in self.scope.items() if name != target}
         return _without_known_maxima(node)
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """A variable of a kind of which this recipe has nothing is None."""
+        kind = self.scope.get(node.id, "")
+        nothing = isinstance(node.ctx, ast.Load) and self.values.get(kind, ...) is None
+        return ast.Constant(None) if nothing else node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         kind = self._kind(node.value)
@@ -149,6 +160,10 @@ class Fold(Constants):
         """A method of a known thing, asked with constants; a recipe's parts as plain data."""
         kinds = [self._kind(argument) for argument in node.args]
         asked = self._kind(node.func.value) if isinstance(node.func, ast.Attribute) else None
+        first = node.args[0] if node.args else None
+        if ast.unparse(node.func) == "partial" and isinstance(first, ast.Attribute):
+            if self._kind(first.value) == "Keeper" and all(map(is_pure, node.args)):
+                return ast.parse("lambda: False", mode="eval").body
         done = super().visit_Call(node)
         if not isinstance(done, ast.Call):
             return done
@@ -160,6 +175,8 @@ class Fold(Constants):
             if callable(method) and all(map(is_known, done.args)):
                 with suppress(TypeError):  # where a parameter that decides nothing is gone already
                     return as_literal(method(*map(value_of, done.args))) or done
+            if callable(method) and all(map(is_pure, done.args)):
+                return self._whatever(asked, done.func.attr) or done
         if isinstance(done.func, ast.Name) and len(kinds) == 1 and kinds[0] is not None:
             if done.func.id == "to_plain":
                 return plain_literal(self.values[kinds[0]])
@@ -168,16 +185,29 @@ class Fold(Constants):
                 return constant(changed(same))
         return done
 
+    def _whatever(self, kind: str, name: str) -> ast.expr | None:
+        """What a method of a known thing gives, if that is one constant whatever it is asked."""
+        source = textwrap.dedent(inspect.getsource(getattr(type(self.values[kind]), name)))
+        method = ast.parse(source).body[0]
+        assert isinstance(method, ast.FunctionDef)
+        method.args.args[0].annotation = ast.Name(kind, ast.Load())
+        end = self.visit_FunctionDef(method).body[0]
+        given = end.value if isinstance(end, ast.Return) else None
+        return given if given is not None and is_known(given) else None
+
     def _kind(self, node: ast.expr) -> str | None:
         if isinstance(node, ast.Name):
             return self.scope.get(node.id)
         if not isinstance(node, ast.Attribute):
             return None
+        if node.attr == "recipe":  # there is one, whoever holds it
+            return "Recipe"
         if isinstance(node.value, ast.Name) and node.value.id == "self":
             return self.own.get(node.attr)
         kind = self._kind(node.value)
         held = getattr(self.values[kind], node.attr, None) if kind else None
-        return next((name for name, value in self.values.items() if value is held), None)
+        same = (name for name, value in self.values.items() if value is held)
+        return None if held is None else next(same, None)
 
     def _arguments(self, node: ast.FunctionDef) -> Scope:
         found = {}
@@ -219,6 +249,8 @@ def _without_known_maxima(node: ast.Assign) -> ast.Assign | list[ast.stmt]:
 
 def as_literal(value: Any) -> ast.expr | None:
     """The value as an expression, if it is made of scalars, or None."""
+    if isinstance(value, frozenset):
+        value = tuple(sorted(value))
     if not _is_small(value):
         return None
     return ast.parse(literal(value), mode="eval").body

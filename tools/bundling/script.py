@@ -25,6 +25,11 @@ from tools.bundling.shaking import Shaker, bare
 from tools.bundling.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
+# Classes that constants of a recipe may be made of.
+MADE_OF = (
+    *(("core.arch.depth", "Phase"), ("core.arch.depth", "Pair")),
+    ("core.data.batches", "BatchPhase"),
+)
 ENTRY = """
 import os
 import sys
@@ -116,11 +121,11 @@ def _source(recipe: Recipe, backend: str, kind: str) -> str:
     fold = Fold(values)
     shaker = Shaker(ROOT, fold.visit, values, twins_for(recipe, kind))
     shaker.reach_all("__main__", ast.parse(_entry(recipe, backend)))
-    shaker.reach("core.arch.depth", "Phase")  # which constants of the recipe may be made of
-    shaker.reach("core.arch.depth", "Pair")
-    shaker.reach("core.data.batches", "BatchPhase")
+    for module, name in MADE_OF:
+        shaker.reach(module, name)
+    kept = [name for _, name in MADE_OF]
     joined = flatten(shaker.sources())
-    tree = settle(joined, lambda tree: without_registries(fold.visit(tree)))
+    tree = settle(joined, lambda tree: without_registries(fold.visit(tree)), kept)
     unused(World(bare(tree)))  # what annotations alone named
     return ast.unparse(tree) + "\n"
 

@@ -146,12 +146,13 @@ def is_read(node: ast.Name | ast.Attribute | ast.Subscript) -> bool:
 
 def bind(call: ast.Call, fields: Iterable[Field]) -> dict[str, ast.expr | None] | None:
     """What a call gives each parameter; None where that cannot be told."""
-    if any(isinstance(a, ast.Starred) for a in call.args) or any(not k.arg for k in call.keywords):
+    if any(not k.arg for k in call.keywords):
         return None
-    bound = dict(fields)
-    if is_partial(call):  # what it leaves open is given elsewhere
+    bound, args = dict(fields), call.args[is_partial(call) :]
+    starred = [i for i, argument in enumerate(args) if isinstance(argument, ast.Starred)]
+    if starred or is_partial(call):  # the rest is given elsewhere
         bound = dict.fromkeys(bound)
-    bound |= dict(zip(list(bound), call.args[is_partial(call) :], strict=False))
+    bound |= dict(zip(list(bound), args[: (starred or [len(args)])[0]], strict=False))
     bound |= {k.arg: k.value for k in call.keywords if k.arg}
     return bound
 
@@ -178,3 +179,10 @@ def drop(args: ast.arguments, name: str) -> None:
             return
     at = [argument.arg for argument in args.kwonlyargs].index(name)
     del args.kwonlyargs[at], args.kw_defaults[at]
+
+
+def is_only_called(function: ast.FunctionDef, name: str) -> bool:
+    """Whether each mention of a variable calls it."""
+    called = [n.func for n in walk(function) if isinstance(n, ast.Call)]
+    mentions = [n for n in walk(function) if isinstance(n, ast.Name) and n.id == name]
+    return all(n in called for n in mentions if is_read(n))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,9 @@ FOREIGN |= {"forward", "parameters", "weight", "bias", "train", "eval", "device"
 class World:
     """Who is defined, and who is asked for, in one module."""
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, tree: ast.Module, kept: Collection[str] = ()) -> None:
         self.tree = tree
+        self.kept = kept  # names that something may yet ask for
         self.functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
         self.classes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
         self.methods: dict[str, list[tuple[ast.ClassDef, ast.FunctionDef]]] = {}
@@ -83,7 +84,8 @@ class World:
             calls = [c for c in self.calls if isinstance(c.func, ast.Name) and c.func.id == name]
             parts = [p for p in kind.body if isinstance(p, ast.AnnAssign)]
             fields = [(p.target.id, p.value) for p in parts if isinstance(p.target, ast.Name)]
-            yield name, fields, calls if len(calls) == self.names[name] else None
+            known = len(calls) == self.names[name] and name not in self.kept
+            yield name, fields, calls if known else None
 
 
 def _imported(nodes: Iterable[ast.AST]) -> set[str]:
