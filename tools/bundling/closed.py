@@ -11,7 +11,16 @@ import ast
 from collections import Counter
 from collections.abc import Callable, Collection
 
-from tools.bundling.constants import Constants, copied, is_known, is_pure, tidy, truth, walk
+from tools.bundling.constants import (
+    Constants,
+    copied,
+    is_known,
+    is_pure,
+    is_pure_or_made,
+    tidy,
+    truth,
+    walk,
+)
 from tools.bundling.flatten import COMPREHENSIONS, arguments_of, stored
 from tools.bundling.swap import Answered, Attributes, Given, Looked, Replaced, Spread
 from tools.bundling.trees import (
@@ -120,7 +129,7 @@ def settled_parameters(world: World) -> None:
         read = Counter(n.id for n in walk_all(function.body) if isinstance(n, ast.Name))
         for name in names:
             given = [one[name] for one in bound if one is not None]
-            if any(value is None or not is_pure(value) for value in given):
+            if any(value is None or not is_pure_or_made(value) for value in given):
                 continue
             first = given[0]
             assert first is not None
@@ -297,15 +306,23 @@ def _without_target(part: ast.stmt, read: set[str], raises: bool) -> ast.stmt:
     idle = [name for name, _ in assigned_in(part) if name not in read]
     if not idle or not isinstance(part, ast.Assign):
         return part
-    return ast.Pass() if raises or is_pure(part.value) else ast.Expr(part.value)
+    return ast.Pass() if raises or is_pure_or_made(part.value) else ast.Expr(part.value)
 
 
 def _sets_unread(world: World, part: ast.stmt) -> bool:
     """self.x = y where nobody reads x."""
-    if not isinstance(part, ast.Assign) or len(part.targets) > 1 or not is_pure(part.value):
+    if not isinstance(part, ast.Assign) or len(part.targets) > 1:
+        return False
+    if not is_pure_or_made(part.value) and not _is_answer(world, part.value):
         return False
     target = part.targets[0]
     return isinstance(target, ast.Attribute) and _is_unread(world, target)
+
+
+def _is_answer(world: World, value: ast.expr) -> bool:
+    """What a function of the module gives: what is kept was asked for no other end."""
+    asked = isinstance(value, ast.Call) and word_of(value.func) in world.functions
+    return asked and isinstance(value, ast.Call) and all(map(is_pure, value.args))
 
 
 def _is_unread(world: World, target: ast.Attribute) -> bool:

@@ -31,6 +31,7 @@ ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 CALLS: dict[str, Callable[..., Any]] = {
     f.__name__: f for f in (bool, float, int, len, max, min, range, sum, tuple)
 }
+RECORDS = ("Phase", "Pair", "BatchPhase", "Keeper")  # which nothing happens to by being made
 MEANT = {*CALLS, "any", "next"}
 PURE = {*CALLS, "abs", "dict", "enumerate", "list", "partial", "set", "sorted", "str", "zip"}
 LOOPS = (ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)
@@ -164,7 +165,7 @@ class Constants(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> ast.stmt | list[ast.stmt]:
         self.generic_visit(node)
-        return [] if is_pure(node.value) else node
+        return [] if is_pure_or_made(node.value) else node
 
     def visit_Pass(self, node: ast.Pass) -> list[ast.stmt]:
         return []
@@ -274,12 +275,12 @@ def _said(part: ast.expr) -> str | None:
 
 
 def is_pure_or_made(node: ast.expr) -> bool:
-    """Pure, or a record made of such, as its name with a capital says; or a tuple of them."""
+    """Pure, or one of RECORDS made of such; or a tuple of them."""
     if isinstance(node, ast.Tuple):
         return all(map(is_pure_or_made, node.elts))
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         parts = [*node.args, *(keyword.value for keyword in node.keywords)]
-        return node.func.id[0].isupper() and all(map(is_pure_or_made, parts))
+        return node.func.id in RECORDS and all(map(is_pure_or_made, parts))
     return is_pure(node)
 
 

@@ -16,7 +16,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any
 
 from core.arch.fields import changed, from_plain, to_plain
-from core.arch.plan import Visit, forward_plan
+from core.arch.plan import Visit, forward_plan, longest, num_skips
 from core.arch.spec import ModelSpec
 from core.train.recipe import Recipe
 from tools.bundling.constants import (
@@ -26,6 +26,7 @@ from tools.bundling.constants import (
     copied,
     is_known,
     is_pure,
+    is_pure_or_made,
     value_of,
     walk,
 )
@@ -53,6 +54,7 @@ CHECKED = {"check_weights", "check_snapshot", "_check_step", "_check_place"}
 CHECKED |= {"data_identity"}  # what a checkpoint is held to
 CHECKED_CLASSES = {"Packed", "Artifact"}
 NAMED_BY_WORDS = ("CODECS", "LINES")  # tables asked for words that are spelled in the code
+OF_THE_SPEC = {f.__name__: f for f in (longest, num_skips)}  # numbers that follow from it alone
 Scope = dict[str, str]  # variable: kind
 
 
@@ -147,6 +149,9 @@ class Fold(Constants):
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         kind = self._kind(node.value)
         node.value = self.visit(node.value)
+        if isinstance(node.value, ast.Call) and is_pure_or_made(node.value):
+            given = {k.arg: k.value for k in node.value.keywords}
+            return given.get(node.attr, node)
         if kind is None or not isinstance(node.ctx, ast.Load):
             return node
         if (kind, node.attr) in TOLD:
@@ -161,25 +166,30 @@ class Fold(Constants):
         kinds = [self._kind(argument) for argument in node.args]
         asked = self._kind(node.func.value) if isinstance(node.func, ast.Attribute) else None
         first = node.args[0] if node.args else None
-        if ast.unparse(node.func) == "partial" and isinstance(first, ast.Attribute):
-            if self._kind(first.value) == "Keeper" and all(map(is_pure, node.args)):
-                return ast.parse("lambda: False", mode="eval").body
+        held = self._kind(first.value) if isinstance(first, ast.Attribute) else None
+        bound = ast.unparse(node.func) == "partial" and all(
+            map(is_pure, is_pure_or_made, node.args)
+        )
+        if bound and held == "Keeper":
+            return ast.parse("lambda: False", mode="eval").body
         done = super().visit_Call(node)
         if not isinstance(done, ast.Call):
             return done
         if asked is not None and isinstance(done.func, ast.Attribute) and not done.keywords:
             method = getattr(self.values[asked], done.func.attr, None)
-            if asked == "Keeper" and method and all(map(is_pure, done.args)):
+            if asked == "Keeper" and method and all(map(is_pure, is_pure_or_made, done.args)):
                 # It answers whatever it is asked alike.
                 return as_literal(method(*[None] * len(done.args))) or done
             if callable(method) and all(map(is_known, done.args)):
                 with suppress(TypeError):  # where a parameter that decides nothing is gone already
                     return as_literal(method(*map(value_of, done.args))) or done
-            if callable(method) and all(map(is_pure, done.args)):
+            if callable(method) and all(map(is_pure, is_pure_or_made, done.args)):
                 return self._whatever(asked, done.func.attr) or done
         if isinstance(done.func, ast.Name) and len(kinds) == 1 and kinds[0] is not None:
             if done.func.id == "to_plain":
                 return plain_literal(self.values[kinds[0]])
+            if done.func.id in OF_THE_SPEC and kinds[0] == "ModelSpec":
+                return constant(OF_THE_SPEC[done.func.id](self.values["ModelSpec"]))
             if done.func.id == "changed":
                 same = from_plain(ModelSpec, to_plain(self.values[kinds[0]]), "model_spec")
                 return constant(changed(same))

@@ -54,7 +54,7 @@ if __name__=='__main__':
  s=lzma.decompress(s.encode('latin1'),3,None,[{filters}]).decode();n='<train_gpt>'
  linecache.cache[n]=len(s),None,s.splitlines(1),n;exec(compile(s,n,'exec'))
 """
-FILTERS = {"id": lzma.FILTER_LZMA2, "lc": 3, "lp": 0, "pb": 0}  # what a decoder must know
+FILTERS = {"id": lzma.FILTER_LZMA2, "pb": 0}  # what a decoder must know
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,9 @@ def _source(recipe: Recipe, backend: str, kind: str) -> str:
         shaker.reach(module, name)
     kept = [name for _, name in MADE_OF]
     joined = flatten(shaker.sources())
-    tree = settle(joined, lambda tree: without_registries(fold.visit(tree)), kept)
+    tree = joined
+    for names in (kept, ()):  # what a first round has not named is not needed
+        tree = settle(tree, lambda tree: without_registries(fold.visit(tree)), names)
     unused(World(bare(tree)))  # what annotations alone named
     return ast.unparse(tree) + "\n"
 
