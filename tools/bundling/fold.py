@@ -167,9 +167,7 @@ class Fold(Constants):
         asked = self._kind(node.func.value) if isinstance(node.func, ast.Attribute) else None
         first = node.args[0] if node.args else None
         held = self._kind(first.value) if isinstance(first, ast.Attribute) else None
-        bound = ast.unparse(node.func) == "partial" and all(
-            map(is_pure, is_pure_or_made, node.args)
-        )
+        bound = ast.unparse(node.func) == "partial" and all(map(is_pure, node.args))
         if bound and held == "Keeper":
             return ast.parse("lambda: False", mode="eval").body
         done = super().visit_Call(node)
@@ -177,13 +175,13 @@ class Fold(Constants):
             return done
         if asked is not None and isinstance(done.func, ast.Attribute) and not done.keywords:
             method = getattr(self.values[asked], done.func.attr, None)
-            if asked == "Keeper" and method and all(map(is_pure, is_pure_or_made, done.args)):
+            if asked == "Keeper" and method and all(map(is_pure, done.args)):
                 # It answers whatever it is asked alike.
                 return as_literal(method(*[None] * len(done.args))) or done
             if callable(method) and all(map(is_known, done.args)):
                 with suppress(TypeError):  # where a parameter that decides nothing is gone already
                     return as_literal(method(*map(value_of, done.args))) or done
-            if callable(method) and all(map(is_pure, is_pure_or_made, done.args)):
+            if callable(method) and all(map(is_pure, done.args)):
                 return self._whatever(asked, done.func.attr) or done
         if isinstance(done.func, ast.Name) and len(kinds) == 1 and kinds[0] is not None:
             if done.func.id == "to_plain":
