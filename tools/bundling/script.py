@@ -50,9 +50,8 @@ LOADER = """#coding:latin1
 import lzma,linecache
 SEED='{seed:<10}'
 s='''{packed}'''
-if __name__=='__main__':
- s=lzma.decompress(s.encode('latin1'),3,None,[{filters}]).decode();n='<train_gpt>'
- linecache.cache[n]=len(s),None,s.splitlines(1),n;exec(compile(s,n,'exec'))
+if'__main__'==__name__:
+ s=lzma.decompress(s.encode('latin1'),3,None,[{filters}]).decode();n='<train_gpt>';linecache.cache[n]=0,None,s.splitlines(1),n;exec(compile(s,n,'exec'))
 """
 FILTERS = {"id": lzma.FILTER_LZMA2, "pb": 0}  # what a decoder must know
 
@@ -157,6 +156,7 @@ def _minified(recipe: Recipe, backend: str, kind: str) -> str:
     small: str = minify(
         _source(recipe, backend, kind),
         remove_literal_statements=True,
+        hoist_literals=False,  # what is said twice costs LZMA next to nothing
         rename_globals=True,
         preserve_globals=["SEED"],  # which the lines in front of it set
     )
