@@ -81,6 +81,8 @@ def test_bundle_and_toolkit_give_the_same_payload(text: Text, tmp_path: Path, na
     assert f"Code size: {code_bytes(recipe)} bytes\n" in told
     files = {path.name for path in (tmp_path / "runs/alone").iterdir()}
     assert files == {"recipe.json", "log.txt", "log.jsonl", "model.bin"}
+    models = [path.read_bytes() for path in tmp_path.glob("*/*/model.bin")]
+    assert len(models) == 2 and models[0] == models[1]
 
 
 @pytest.mark.slow
@@ -119,6 +121,13 @@ def test_techniques_that_are_off_are_not_in_it() -> None:
         assert word in rich and word not in plain, word
     for word in ("class Random", "frozen_matrix", "self.visit_scale"):
         assert word not in rich + plain, word
+
+
+def test_its_size_is_of_the_order_of_a_record() -> None:
+    source = readable(named("baseline"), "torch")
+    assert code_bytes(named("baseline")) < 16_000
+    for word in ("class Recipe", "RECIPE", "checkpoint", "shuffled", "brotli", "rounded"):
+        assert word not in source, word
 
 
 def test_two_ranks_and_another_seed(text: Text, tmp_path: Path) -> None:
