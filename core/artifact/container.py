@@ -104,6 +104,14 @@ def weights(artifact: Artifact) -> Weights:
     return tensors
 
 
+def weights_in(data: bytes, spec: ModelSpec) -> Weights:
+    """Those of the file of a model of this spec."""
+    artifact = read(data)
+    if artifact.spec != spec:
+        raise ValueError("the artifact is of another model: its model_spec is not the run's")
+    return weights(artifact)
+
+
 def inspect(data: bytes) -> dict[str, Any]:
     """What a file holds and what each part of it costs, as JSON data.
 

@@ -59,6 +59,12 @@ class Quant:
         for role in get_args(Role):
             self.grid(role)  # raises where its fields do not fit
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether some role's groups are stored as rows."""
+        forms = (self.embed, self.head, self.attn, self.mlp)
+        return "ternary" in forms or "binary" in forms
+
     def grid(self, role: Role) -> Grid:
         """The levels of a role's matrices; of 8 bits where its format is no width."""
         form: Format = getattr(self, role)
@@ -129,7 +135,7 @@ def _stored(row: Param, weight: Array, spec: ModelSpec, quant: Quant) -> Packed:
     form = stored_format(row, quant)
     if form == "fp16":
         return Packed(row.name, row.shape, to_fp16(weight, row.name))
-    if form in ("ternary", "binary"):
+    if quant.has_groups and form in ("ternary", "binary"):
         _need(row.name, spec.linear == form, f"format {form}, but arch.linear is {spec.linear}")
         _need(row.name, bool(np.all(np.isfinite(weight))), "a weight is NaN or infinite")
         levels, size = grouped_levels(weight, spec.linear_group, form)

@@ -190,7 +190,7 @@ def open_tape(validation: Validation, seq_len: int, batch: int, tally: Tally) ->
     """The validation's windows, those behind the tally's."""
     shape = batch, validation.protocol.length(seq_len)
     windows = validation.windows(seq_len)
-    return Tape(validation.stream, windows, shape, partial(_bytes, validation), tally)
+    return Tape(validation.stream, windows, shape, partial(bytes_of, validation), tally)
 
 
 def subset_fields(scored: Scored, validation: Validation) -> dict[str, Any] | None:
@@ -223,7 +223,7 @@ def with_interval(tally: Tally, validation: Validation, seq_len: int) -> Scored:
     return replace(scored, interval=bpb_interval(sums, sampled_frac, subset.spread))
 
 
-def _bytes(validation: Validation, window: Window) -> tuple[Ints, Ints | None]:
+def bytes_of(validation: Validation, window: Window) -> tuple[Ints, Ints | None]:
     """What the window's targets count by the reference tables, and of the original text.
 
     Where the text was transformed before it was encoded only the sidecar knows either.

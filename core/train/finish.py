@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from core.arch.params import Weights
-from core.artifact.container import Artifact, read, write
-from core.artifact.container import weights as unpack
+from core.artifact.container import Artifact, weights_in, write
 from core.artifact.ledger import Ledger, ledger
 from core.artifact.quant import quantize
 from core.score.bpb import Scored
@@ -68,7 +67,7 @@ def finish(
     artifact, model = pack(weights, recipe, clock)
     counts = ledger(model, code_bytes)
     log_artifact(events, recipe, artifact, counts)
-    after = scored(f"final_{method(recipe, '_')}_roundtrip_exact", unpack(read(model)))
+    after = scored(f"final_{method(recipe, '_')}_roundtrip_exact", weights_in(model, recipe.arch))
     log_phases(events, clock.phases())
     log_verdict(events, counts)
     return Finished(

@@ -310,7 +310,9 @@ def _without_target(part: ast.stmt, read: set[str], raises: bool) -> ast.stmt:
 
 
 def _sets_unread(world: World, part: ast.stmt) -> bool:
-    """self.x = y where nobody reads x."""
+    """self.x = y, and self.x += y, where nobody reads x."""
+    if isinstance(part, ast.AugAssign) and isinstance(part.target, ast.Attribute):
+        return is_pure(part.value) and _is_unread(world, part.target)
     if not isinstance(part, ast.Assign) or len(part.targets) > 1:
         return False
     if not is_pure_or_made(part.value) and not _is_answer(world, part.value):

@@ -10,14 +10,17 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, get_args
 
 from core.arch.fields import changed, from_plain, to_plain
+from core.arch.params import Role
 from core.arch.plan import Visit, forward_plan, longest, num_skips
 from core.arch.spec import ModelSpec
+from core.score.protocols import CHUNKED
+from core.train.events import method
 from core.train.recipe import Recipe
 from tools.bundling.constants import (
     SCALARS,
@@ -47,6 +50,7 @@ SECTIONS = {
     "Data": "DATA",
     "Quant": "QUANT",
     "Qat": "QAT",
+    "Grid": "GRID",
     "Score": "SCORE",
 }
 # Checks of what was checked before: the recipe by the toolkit, the rest by who made it in this run.
@@ -54,7 +58,8 @@ CHECKED = {"check_weights", "check_snapshot", "_check_step", "_check_place"}
 CHECKED |= {"data_identity"}  # what a checkpoint is held to
 CHECKED_CLASSES = {"Packed", "Artifact"}
 NAMED_BY_WORDS = ("CODECS", "LINES")  # tables asked for words that are spelled in the code
-OF_THE_SPEC = {f.__name__: f for f in (longest, num_skips)}  # numbers that follow from it alone
+# What follows from the recipe or a part of it, and constants, alone.
+FOLLOWS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (longest, num_skips, method)}
 Scope = dict[str, str]  # variable: kind
 
 
@@ -74,6 +79,7 @@ class Common:
 def values_of(recipe: Recipe) -> dict[str, Any]:
     """The one instance of each kind."""
     phases = range(len(recipe.arch.orders))
+    grids = [recipe.quant.grid(role) for role in get_args(Role)]
     visits = tuple(v for phase in phases for v in forward_plan(recipe.arch, phase))
     return {
         "Recipe": recipe,
@@ -87,6 +93,8 @@ def values_of(recipe: Recipe) -> dict[str, Any]:
         "Visit": Common(visits),
         "Keeper": Keeper(None, lambda: 0.0),
         **({"Rounding": None} if recipe.qat.form == "none" else {}),
+        **({"Protocol": CHUNKED} if recipe.score.windows_by == CHUNKED else {}),
+        **({"Grid": grids[0]} if all(grid == grids[0] for grid in grids) else {}),
     }
 
 
@@ -97,6 +105,8 @@ class Fold(Constants):
         self.values = values
         self.scope: Scope = {name: kind for kind, name in SECTIONS.items()}
         self.own: Scope = {}  # attributes of the class at hand
+        recipe = values["Recipe"]
+        self._has_longer_rows = recipe.score.seq_len > recipe.arch.seq_len  # in scoring
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         """A recipe that was accepted before it was bundled is not checked once more."""
@@ -154,6 +164,8 @@ class Fold(Constants):
             return given.get(node.attr, node)
         if kind is None or not isinstance(node.ctx, ast.Load):
             return node
+        if (kind, node.attr) == ("ModelSpec", "seq_len") and self._has_longer_rows:
+            return node
         if (kind, node.attr) in TOLD:
             return ast.Name(TOLD[kind, node.attr], ast.Load())
         value = getattr(self.values[kind], node.attr, ...)
@@ -181,13 +193,19 @@ class Fold(Constants):
             if callable(method) and all(map(is_known, done.args)):
                 with suppress(TypeError):  # where a parameter that decides nothing is gone already
                     return as_literal(method(*map(value_of, done.args))) or done
+            if asked == "Quant" and done.func.attr == "grid" and "Grid" in self.values:
+                return ast.Name(SECTIONS["Grid"], ast.Load())
             if callable(method) and all(map(is_pure, done.args)):
                 return self._whatever(asked, done.func.attr) or done
+        if isinstance(done.func, ast.Name) and kinds and kinds[0] is not None:
+            if done.func.id in FOLLOWS and all(map(is_known, done.args[1:])):
+                rest = map(value_of, done.args[1:])
+                return constant(FOLLOWS[done.func.id](self.values[kinds[0]], *rest))
+            if done.func.id == "replace" and kinds[0] == "ModelSpec" and not self._has_longer_rows:
+                return done.args[0]  # the spec for rows that never come
         if isinstance(done.func, ast.Name) and len(kinds) == 1 and kinds[0] is not None:
             if done.func.id == "to_plain":
                 return plain_literal(self.values[kinds[0]])
-            if done.func.id in OF_THE_SPEC and kinds[0] == "ModelSpec":
-                return constant(OF_THE_SPEC[done.func.id](self.values["ModelSpec"]))
             if done.func.id == "changed":
                 same = from_plain(ModelSpec, to_plain(self.values[kinds[0]]), "model_spec")
                 return constant(changed(same))
@@ -210,6 +228,8 @@ class Fold(Constants):
             return None
         if node.attr == "recipe":  # there is one, whoever holds it
             return "Recipe"
+        if node.attr == "protocol" and "Protocol" in self.values:
+            return "Protocol"
         if isinstance(node.value, ast.Name) and node.value.id == "self":
             return self.own.get(node.attr)
         kind = self._kind(node.value)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from core.data.byte_tokenizer import ByteTokenizer
 from core.data.tokenizer import open_tokenizer
+from core.score.protocols import CHUNKED
 from core.train.recipe import Recipe
 from tools.bundling import twins
 from tools.bundling.closed import settle, unused
@@ -135,6 +136,7 @@ def _entry(recipe: Recipe, backend: str) -> str:
     data = recipe.data
     told = replace(data, path="DATA_PATH", tokenizer="TOKENIZER_PATH")
     parts = [*vars(replace(recipe, data=told)).values(), recipe]
+    parts += [recipe.quant.grid("mlp")]
     lines = [
         f"{SECTIONS[kind]} = {literal(part)}"
         for part in parts
@@ -174,11 +176,14 @@ def kind_of(tokenizer: str) -> str:
     return "text" if found.transform is None else "case"
 
 
-def twins_for(recipe: Recipe, kind: str) -> dict[tuple[str, str], str]:
+def twins_for(recipe: Recipe, kind: str) -> twins.Twins:
     """What this recipe's bundle has in place of the toolkit's own."""
     found = {**twins.ALWAYS, **twins.OF_KIND[kind]}
+    one = recipe.quant.codec in ("zlib", "lzma")
+    found |= twins.OF_ONE_CODEC if one else twins.OF_MANY_CODECS
     if recipe.score.subset == "full" and not recipe.score.limit_tokens:
         found |= twins.WHOLE_SPLIT
+        found |= twins.CHUNKED_WHOLE if recipe.score.windows_by == CHUNKED else {}
     return found if recipe.score.allow_lossy else found | twins.NOT_LOSSY
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import lzma
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -19,15 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from core.arch.fields import changed
-from core.arch.params import Weights
+from core.arch.fields import changed, to_plain
+from core.arch.params import Weights, param_table
 from core.arch.spec import ModelSpec
-from core.artifact.codecs import lzma_filters, smallest
+from core.artifact.codecs import lzma_filters
 from core.artifact.container import Artifact
 from core.artifact.header import CRC, PREFIX, seal
 from core.artifact.ledger import CAP_BYTES
 from core.artifact.quant import Packed, matrix_shape
-from core.artifact.table import DTYPES, FORMAT_VERSION, dump
+from core.artifact.table import DTYPES, FORMAT_VERSION, Row, dump
 from core.data.byte_tokenizer import ByteTokenizer
 from core.data.case import CONTROLS
 from core.data.lossy import folded_letters
@@ -35,18 +35,28 @@ from core.data.pieces import Ids, Piece
 from core.data.shards import TokenStream, check_tokens
 from core.data.token_bytes import MARKER, ByteTable
 from core.data.tokenizer import pieces_of
+from core.score.bpb import Scored
+from core.score.scoring import NatsOf, Validation, bytes_of, open_tally
+from core.score.windows import Window, fill
 from core.train.keeper import Snapshot
 
-ALWAYS = {
+Twins = dict[tuple[str, str], str]  # module, name: here
+ALWAYS: Twins = {
     ("core.train.keeper", "Keeper"): "Keeper",
     ("core.train.keeper", "Lead"): "Lead",
-    ("core.artifact.container", "read"): "read",
-    ("core.artifact.container", "weights"): "weights",
+    ("core.artifact.container", "weights_in"): "weights_in",
     ("core.artifact.ledger", "ledger"): "ledger",
+}
+OF_ONE_CODEC: Twins = {
     ("core.artifact.container", "write"): "write",
     ("core.artifact.container", "identity"): "identity",
+    ("core.artifact.codecs", "smallest"): "smallest",
+    ("core.artifact.codecs", "decode"): "decode",
+    ("core.artifact.codecs", "codec_name"): "codec_name",
 }
-OF_KIND = {
+OF_MANY_CODECS: Twins = {("core.artifact.table", "plain_header"): "header_of_rows"}
+CHUNKED_WHOLE: Twins = {("core.score.scoring", "score"): "score"}
+OF_KIND: dict[str, Twins] = {
     "text": {
         ("core.data.tokenizer", "open_tokenizer"): "TextTokenizer",
         ("core.data.token_bytes", "check_table"): "check_table",
@@ -57,8 +67,8 @@ OF_KIND = {
     },
     "case": {},
 }
-WHOLE_SPLIT = {("core.data.decoding", "check_decoding"): "check_decoding"}
-NOT_LOSSY = {("core.data.lossy", "require_text"): "require_text"}
+WHOLE_SPLIT: Twins = {("core.data.decoding", "check_decoding"): "check_decoding"}
+NOT_LOSSY: Twins = {("core.data.lossy", "require_text"): "require_text"}
 
 
 class Keeper:
@@ -106,12 +116,12 @@ def read(data: bytes) -> Weights:
     """The weights in the artifact that was just written, all from its bytes."""
     _, _, codec, packed_bytes, raw_bytes, identity = PREFIX.unpack_from(data)
     at = PREFIX.size + CRC.size
-    plain = json.loads(unpacked(codec, data[at : at + packed_bytes], raw_bytes))
+    plain = json.loads(decode(codec_name(codec), data[at : at + packed_bytes], raw_bytes))
     at += packed_bytes
     streams = list[BytesIO]()
     for row in plain.pop("streams"):
         packed = data[at : at + row["packed_bytes"]]
-        streams.append(BytesIO(unpacked(row["codec"], packed, row["raw_bytes"])))
+        streams.append(BytesIO(decode(codec_name(row["codec"]), packed, row["raw_bytes"])))
         at += row["packed_bytes"]
     places = [row.pop("streams") for row in plain["tensors"]]
     sha, found = hashlib.sha256(dump(plain) + b"\n"), Weights()
@@ -134,15 +144,33 @@ def read(data: bytes) -> Weights:
     return found
 
 
-def unpacked(codec: int, data: bytes, raw_bytes: int) -> bytes:
-    """By the ids of core.artifact.codecs: raw, zlib, lzma."""
-    if codec == 2:
+def weights_in(data: bytes, spec: ModelSpec) -> Weights:
+    """In the shapes of the model: a file may have groups as rows."""
+    found = read(data)
+    return {row.name: found[row.name].reshape(row.shape) for row in param_table(spec)}
+
+
+ENCODERS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
+    "raw": (0, bytes),
+    "zlib": (1, lambda data: zlib.compress(data, 9)),
+    "lzma": (2, lambda data: lzma.compress(data, lzma.FORMAT_RAW, filters=lzma_filters(len(data)))),
+}
+
+
+def smallest(data: bytes, codecs: Iterable[str]) -> tuple[int, bytes]:
+    """Of what the standard library has."""
+    packed = [(ENCODERS[codec][0], ENCODERS[codec][1](data)) for codec in codecs]
+    return min(packed, key=lambda pair: len(pair[1]))
+
+
+def codec_name(codec_id: int) -> str:
+    return list(ENCODERS)[codec_id]
+
+
+def decode(codec: str, data: bytes, raw_bytes: int) -> bytes:
+    if codec == "lzma":
         return lzma.decompress(data, lzma.FORMAT_RAW, filters=lzma_filters(raw_bytes))
-    return zlib.decompress(data) if codec else data
-
-
-def weights(found: Weights) -> Weights:
-    return found
+    return zlib.decompress(data) if codec == "zlib" else data
 
 
 @dataclass(frozen=True)
@@ -213,6 +241,16 @@ def plain_header(spec: ModelSpec | None, tensors: tuple[Packed, ...]) -> dict[st
             }
             for tensor in tensors
         ],
+    }
+
+
+def header_of_rows(spec: ModelSpec, solver: str, rows: list[Row]) -> dict[str, Any]:
+    """With a model_spec that is a constant of the script."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "model_spec": changed(spec),
+        "solver": solver,
+        "tensors": [to_plain(row) for row in rows],
     }
 
 
@@ -289,3 +327,19 @@ def check_decoding(
         spelled = tokenizer.marks_spaces and MARKER in text
         if unknown or spelled or counted != len(text.encode("utf-8")):
             raise ValueError("the table's bytes are not those of the decoded text")
+
+
+def score(
+    nats_of: NatsOf, validation: Validation, seq_len: int, batch: int, after: object = None
+) -> Scored:
+    """Every target of the split once, in windows that do not overlap."""
+    stream, tally = validation.stream, open_tally(validation, seq_len)
+    last = len(stream) - 1
+    windows = [Window(i, min(seq_len, last - i)) for i in range(0, last, seq_len)]
+    for i in range(0, len(windows), batch):
+        group = windows[i : i + batch]
+        x, y = fill(stream, group, batch, seq_len)
+        nats = nats_of(x, y)
+        for row, window in enumerate(group):
+            tally.add(window.first, nats[row, : window.count], *bytes_of(validation, window))
+    return tally.result()

@@ -39,6 +39,10 @@ class World:
         names = [n for n in nodes if isinstance(n, ast.Name) and id(n) not in kinds]
         self.names = Counter(n.id for n in names if is_read(n))
         self.asked = Counter(n.attr for n in nodes if isinstance(n, ast.Attribute) and is_read(n))
+        for name, found in self.methods.items():  # who is asked for by itself alone is not
+            inside = [n for _, method in found for n in walk(method)]
+            own = [n for n in inside if isinstance(n, ast.Attribute) and n.attr == name]
+            self.asked[name] -= sum(map(is_read, own))
         keys = {id(key) for n in nodes if isinstance(n, ast.Dict) for key in n.keys}
         words = [n for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
         self.words = {n.value for n in words if id(n) not in keys}  # what getattr may ask for
