@@ -58,8 +58,8 @@ def settle(
 ) -> ast.Module:
     """The same program without what it decides itself. `kept`: what `fold` may yet name."""
     passes = (
-        *(unused, constant_globals, constant_locals, split_pairs, settled_parameters),
-        *(settled_attributes, constant_functions, inlined),
+        *(unused, constant_globals, constant_locals, split_pairs, split_answers),
+        *(settled_parameters, settled_attributes, constant_functions, inlined),
     )
     before = ""
     while (now := ast.dump(tree)) != before:
@@ -101,6 +101,30 @@ def constant_locals(world: World) -> None:
                 if stays and changing[name] == 1 and not {name, alias} & inner:
                     Given({name: value}).visit(function)
                     break
+
+
+def split_answers(world: World) -> None:
+    """`x = f()` as two statements where f, if it comes back at all, gives one constant."""
+    for node in walk(world.tree):
+        for block in blocks_of(node):
+            for i in range(len(block) - 1, -1, -1):
+                for name, value in assigned_in(block[i]):
+                    called = word_of(value.func) if isinstance(value, ast.Call) else ""
+                    answer = _only_answer(world.functions.get(called))
+                    if answer is not None:
+                        target = ast.Name(name, ast.Store())
+                        block[i : i + 1] = [ast.Expr(value), ast.Assign([target], answer)]
+
+
+def _only_answer(function: ast.FunctionDef | None) -> ast.expr | None:
+    """What a function returns wherever it does, if that is one constant and its last word."""
+    ends = [n for n in walk(function) if isinstance(n, ast.Return)] if function else []
+    values = {ast.dump(end.value) for end in ends if end.value is not None}
+    last = ends and function is not None and isinstance(function.body[-1], ast.Return)
+    nested = function is not None and len(functions_in(function)) > 1
+    value = ends[0].value if last and len(values) == 1 and not nested else None
+    known = value is not None and is_known(value) and all(end.value for end in ends)
+    return copied(value) if known and value is not None else None
 
 
 def split_pairs(world: World) -> None:

@@ -44,6 +44,9 @@ class Constants(ast.NodeTransformer):
 
     def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:
         node.test = self.visit(node.test)
+        if isinstance(node.test, ast.NamedExpr) and is_known(node.test.value):
+            named = ast.Assign([node.test.target], node.test.value)
+            return [named, *self.each(node.body if truth(node.test.value) else node.orelse)]
         known = truth(node.test)
         if known is not None:
             return self.each(node.body if known else node.orelse)

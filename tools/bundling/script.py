@@ -158,6 +158,7 @@ def _minified(recipe: Recipe, backend: str, kind: str) -> str:
     small: str = minify(
         _source(recipe, backend, kind),
         remove_literal_statements=True,
+        prefer_single_line=True,
         hoist_literals=False,  # what is said twice costs LZMA next to nothing
         rename_globals=True,
         preserve_globals=["SEED"],  # which the lines in front of it set
