@@ -57,7 +57,7 @@ SECTIONS = {
 CHECKED = {"check_weights", "check_snapshot", "_check_step", "_check_place"}
 CHECKED |= {"data_identity"}  # what a checkpoint is held to
 CHECKED_CLASSES = {"Packed", "Artifact"}
-NAMED_BY_WORDS = ("CODECS", "LINES")  # tables asked for words that are spelled in the code
+NAMED_BY_WORDS = ("LINES",)  # tables asked for words that are spelled in the code
 # What follows from the recipe or a part of it, and constants, alone.
 FOLLOWS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (longest, num_skips, method)}
 Scope = dict[str, str]  # variable: kind

@@ -10,10 +10,13 @@ from __future__ import annotations
 import ast
 import lzma
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from core.artifact.codecs import candidates
+from core.artifact.header import HEADER_CODECS
 from core.data.byte_tokenizer import ByteTokenizer
 from core.data.tokenizer import open_tokenizer
 from core.score.protocols import CHUNKED
@@ -125,11 +128,23 @@ def _source(recipe: Recipe, backend: str, kind: str) -> str:
         shaker.reach(module, name)
     kept = [name for _, name in MADE_OF]
     joined = flatten(shaker.sources())
-    tree = joined
+    tree = of_codecs(joined, {*HEADER_CODECS, *candidates(recipe.quant.codec)})
     for names in (kept, ()):  # what a first round has not named is not needed
         tree = settle(tree, lambda tree: without_registries(fold.visit(tree)), names)
     unused(World(bare(tree)))  # what annotations alone named
     return ast.unparse(tree) + "\n"
+
+
+def of_codecs(tree: ast.Module, names: Collection[str]) -> ast.Module:
+    """The registry of codecs with those alone that the recipe's artifacts may have."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CODECS":
+            table = node.value
+            assert isinstance(table, ast.Dict)
+            held = zip(table.keys, table.values, strict=True)
+            kept = [(key, value) for key, value in held if getattr(key, "value", None) in names]
+            table.keys, table.values = [key for key, _ in kept], [value for _, value in kept]
+    return tree
 
 
 def _entry(recipe: Recipe, backend: str) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 from core.arch.fields import changed, to_plain
 from core.arch.params import Weights, param_table
 from core.arch.spec import ModelSpec
-from core.artifact.codecs import lzma_filters
+from core.artifact.codecs import codec_name, decode, lzma_filters, smallest
 from core.artifact.container import Artifact
 from core.artifact.header import CRC, PREFIX, seal
 from core.artifact.ledger import CAP_BYTES
@@ -50,9 +50,9 @@ ALWAYS: Twins = {
 OF_ONE_CODEC: Twins = {
     ("core.artifact.container", "write"): "write",
     ("core.artifact.container", "identity"): "identity",
-    ("core.artifact.codecs", "smallest"): "smallest",
-    ("core.artifact.codecs", "decode"): "decode",
-    ("core.artifact.codecs", "codec_name"): "codec_name",
+    ("core.artifact.codecs", "smallest"): "plain_smallest",
+    ("core.artifact.codecs", "decode"): "plain_decode",
+    ("core.artifact.codecs", "codec_name"): "plain_codec_name",
 }
 OF_MANY_CODECS: Twins = {("core.artifact.table", "plain_header"): "header_of_rows"}
 CHUNKED_WHOLE: Twins = {("core.score.scoring", "score"): "score"}
@@ -157,17 +157,17 @@ ENCODERS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
 }
 
 
-def smallest(data: bytes, codecs: Iterable[str]) -> tuple[int, bytes]:
+def plain_smallest(data: bytes, codecs: Iterable[str]) -> tuple[int, bytes]:
     """Of what the standard library has."""
     packed = [(ENCODERS[codec][0], ENCODERS[codec][1](data)) for codec in codecs]
     return min(packed, key=lambda pair: len(pair[1]))
 
 
-def codec_name(codec_id: int) -> str:
+def plain_codec_name(codec_id: int) -> str:
     return list(ENCODERS)[codec_id]
 
 
-def decode(codec: str, data: bytes, raw_bytes: int) -> bytes:
+def plain_decode(codec: str, data: bytes, raw_bytes: int) -> bytes:
     if codec == "lzma":
         return lzma.decompress(data, lzma.FORMAT_RAW, filters=lzma_filters(raw_bytes))
     return zlib.decompress(data) if codec == "zlib" else data
