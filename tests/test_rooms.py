@@ -24,6 +24,7 @@ INSIDE_FUNCTIONS = {  # file: what it may import inside a function
     "core/artifact/codecs.py": {"brotli", "zstandard"},
     "tools/strangers/bounded.py": {"brotli", "zstandard"},
     "tools/bundling/script.py": {"python_minifier"},
+    "tools/bundling/twins.py": {"sentencepiece"},  # code of bundles
     "tools/compare.py": {"scipy"},
     "tools/published/hub.py": {"huggingface_hub"},
 }

@@ -314,9 +314,10 @@ def test_code_that_the_script_names(path: str, source: str, named: bool) -> None
 
 @pytest.mark.parametrize("steps, said", [(6, ""), (9, "schedule.steps 9")])
 def test_recipes_of_other_versions_are_compared_by_what_they_say(steps: int, said: str) -> None:
-    source = f"y=Recipe(schedule=Schedule(steps={steps}), future=(1, 2))\n"
+    told = f"'schedule':{{'steps':{steps}}},'future':[1,2]"
+    source = f"def f():\n\tA={{'name':'}}','seed':B,{told}}};return A['name']\n"
     script = unpack_script(source.encode(), "train_gpt.py")
-    recipe = {"schedule": {"steps": 6, "other": 1}, "future": [1, 2], "data": {}}
+    recipe = {"name": "}", "schedule": {"steps": 6, "other": 1}, "future": [1, 2], "data": {}}
     assert said in other_script(script, recipe)
     assert bool(other_script(script, recipe)) is bool(said)
 

@@ -100,7 +100,7 @@ def test_what_it_says(runs: list[Path], tmp_path: Path, capsys: Capture) -> None
     assert "# My try\n\n**val_bpb" in text and "New." in text and "no record" not in text
     needs = (out / "requirements.txt").read_text().split()
     assert [re.split("[>=]", need)[0] for need in needs] == sorted(
-        ["numpy", "safetensors", "sentencepiece", "torch"]
+        ["numpy", "sentencepiece", "torch"]
     )
 
 

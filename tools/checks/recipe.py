@@ -25,7 +25,8 @@ from tools.strangers.script_source import parse
 HASH_DIGITS = 16  # of a recipe, as logs print it
 MAX_DEPTH = 6
 MAX_LINES, MAX_CHARACTERS = 8, 50_000  # of a script that are looked at
-_RECIPE = re.compile(r"\w+ ?= ?Recipe\(")  # a bundle assigns it on one line
+_RECIPE = re.compile(r"\{'name': ?'[^']*', ?'seed':")  # a bundle says it on one line
+_BRACES = re.compile(r"[{}]|'(?:[^'\\]|\\.)*'")
 
 Plain = dict[str, Any]
 
@@ -109,18 +110,29 @@ def hash_of(recipe: Plain) -> str:
 
 
 def recipe_in(script: Unpacked) -> Plain | None:
-    """What a bundle's recipe says, which is what is not a default; None where there is none."""
+    """What a bundle says its recipe is, without where its data lies; None where it says none."""
     for module in reversed(script.modules):
-        lines = [line for line in module.source.splitlines() if _RECIPE.match(line)]
+        lines = [line for line in module.source.splitlines() if _RECIPE.search(line)]
         for line in reversed(lines[-MAX_LINES:]):
             try:
-                assigned = parse(line, MAX_CHARACTERS).tree.body[0]
-                assert isinstance(assigned, ast.Assign)
-                told: Plain = _value(assigned.value, 0)
+                said = parse(_braced(line), MAX_CHARACTERS).tree.body[0]
+                assert isinstance(said, ast.Expr)
+                told: Plain = _value(said.value, 0)
                 return told
             except ValueError:
                 continue
     return None
+
+
+def _braced(line: str) -> str:
+    """The dict that begins where a recipe does, to its own brace."""
+    start = next(_RECIPE.finditer(line)).start()
+    depth = 0
+    for at, word in enumerate(_BRACES.finditer(line, start, start + MAX_CHARACTERS)):
+        depth += {"{": 1, "}": -1}.get(word.group(), 0)
+        if at and not depth:
+            return line[start : word.end()]
+    raise ValueError("no end")
 
 
 def other_script(script: Unpacked, recipe: Plain) -> str:
@@ -149,9 +161,14 @@ def _unlike(held: Mapping[str, Any], recipe: Mapping[str, Any], where: str) -> I
 
 
 def _value(node: ast.expr, depth: int) -> Any:
-    """What an expression of calls by name and of plain values says, as JSON data."""
-    if isinstance(node, ast.Call) and depth < MAX_DEPTH and not node.args:
-        return {str(word.arg): _value(word.value, depth + 1) for word in node.keywords}
+    """What an expression of plain values says, as JSON data; names are left out."""
+    if isinstance(node, ast.Dict) and depth < MAX_DEPTH:
+        held = zip(node.keys, node.values, strict=True)
+        return {
+            str(_value(key, depth + 1)): _value(value, depth + 1)
+            for key, value in held
+            if key is not None and not isinstance(value, ast.Name)
+        }
     if isinstance(node, ast.Tuple | ast.List) and depth < MAX_DEPTH:
         return [_value(one, depth + 1) for one in node.elts]
     try:
