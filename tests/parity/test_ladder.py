@@ -135,7 +135,10 @@ def test_two_hundred_steps_of_real_text_end_in_the_same_loss(text: Text) -> None
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize(
     ("case", "phase"),
-    [*((case, -1) for case in ("z_loss", *QATS)), *(("looped", p) for p in range(3))],
+    [
+        *((case, -1) for case in ("z_loss", "batch_schedule", *QATS)),
+        *(("looped", p) for p in range(3)),
+    ],
 )
 def test_the_loss_that_is_trained_on(case: str, phase: int, name: str) -> None:
     recipe, batch = recipe_of(case), batch_of(spec_of(case), ROWS)

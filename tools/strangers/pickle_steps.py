@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable
 
 from tools.strangers.pickle_arrays import Named, Object, Table, rebuilt, stated
@@ -177,6 +178,7 @@ def _set_marked(machine: Machine) -> None:
     _set_items(machine, items)
 
 
+_UNESCAPED = codecs.getdecoder("raw-unicode-escape")  # found once: a codec is an import
 OPCODES: dict[int, Callable[[Machine], None]] = {
     ord("("): _constant(MARK),
     ord(")"): _constant(()),
@@ -200,7 +202,7 @@ OPCODES: dict[int, Callable[[Machine], None]] = {
     ord("S"): quoted,
     ord("T"): _sized("<i", latin),
     ord("U"): _sized("<B", latin),
-    ord("V"): lambda m: m.push(m.raw_line().decode("raw-unicode-escape", "replace")),
+    ord("V"): lambda m: m.push(_UNESCAPED(m.raw_line(), "replace")[0]),
     ord("X"): _sized("<I", utf8),
     ord("]"): _new(list),
     ord("a"): _append,
