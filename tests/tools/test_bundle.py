@@ -115,6 +115,36 @@ def test_a_bundle_with_blocks_apart_and_random_matrices(
     assert identity_in(lines) == identity_in(start(tmp_path, ours, text, PYTHONPATH=str(ROOT)))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ("torch", "quant.mlp=int6 quant.mlp_sigmas=3"),
+        ("torch", "quant.codec=rans score.limit_tokens=2000 data.loader=shuffled"),
+        ("mlx", "quant.codec=best score.subset=spread-262k data.loader=packed"),
+        ("torch", "qat.form=noise score.protocol=sliding score.stride=32"),
+        ("torch", "score.protocol=sliding score.seq_len=128 score.allow_lossy=true"),
+        (
+            "mlx",
+            "optim.ema_decay=0 optim.swa_every_steps=2 data.loader=coprime score.protocol=docs",
+        ),
+        ("torch", "optim.matrix_wd=0.1 schedule.warmdown_unit=seconds schedule.budget_s=100"),
+    ],
+)
+def test_bundles_of_other_settings(text: Text, tmp_path: Path, engine: str, words: str) -> None:
+    """The same artifact and the same scores as the toolkit's, whatever was worked out of them."""
+    recipe = text.recipe(*words.split())
+    (tmp_path / "train_gpt.py").write_bytes(bundle(recipe, engine).script)
+    (tmp_path / "recipe.json").write_text(to_json(recipe))
+    lines = start(tmp_path, [sys.executable, "train_gpt.py"], text)
+    ours = [sys.executable, str(ROOT / f"train_{engine}.py"), "recipe.json", "--runs", "toolkit"]
+    told = start(tmp_path, ours, text, PYTHONPATH=str(ROOT))
+    models = [path.read_bytes() for path in tmp_path.glob("*/*/model.bin")]
+    assert len(models) == 2 and models[0] == models[1]
+    scores = [re.findall(r"val_loss:\S+ val_bpb:\S+", said) for said in (lines, told)]
+    assert len(scores[0]) >= 3 and scores[0] == scores[1]
+
+
 def test_techniques_that_are_off_are_not_in_it() -> None:
     plain, rich = readable(named("baseline"), "torch"), readable(named("r1061"), "torch")
     for word in ("smear_gate", "self.gate", "* self.norm_scale"):

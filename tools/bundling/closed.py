@@ -319,6 +319,7 @@ def _unread_locals(world: World) -> None:
         if isinstance(function, ast.Lambda):
             continue
         read = {n.id for n in walk(function) if isinstance(n, ast.Name) and is_read(n)}
+        read |= {word_of(n.target) for n in walk(function) if isinstance(n, ast.AugAssign)}
         for node in own_nodes(function):
             for block in blocks_of(node):
                 raises = isinstance(block[-1] if block else None, ast.Raise)
@@ -387,8 +388,10 @@ def _is_unnamed(part: ast.stmt, names: Counter[str], kept: Collection[str]) -> b
 
 
 def _is_read_whole(world: World, name: str) -> bool:
-    """Its fields are asked for by a function that reads any dataclass."""
-    return "asdict" in world.asked and name in ("Row", "Stream")
+    """Its fields are asked for by a function that reads any, or by names that are made up."""
+    asked = [n for n in walk(world.classes[name]) if isinstance(n, ast.Call)]
+    made_up = any(called_name(n) == "getattr" and not is_known(n.args[1]) for n in asked)
+    return made_up or ("asdict" in world.asked and name in ("Row", "Stream"))
 
 
 def _only_value(function: ast.FunctionDef) -> ast.expr | None:
