@@ -35,6 +35,8 @@ from tools.main import main
 
 Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[2]
+STEPS = '[{"at":0,"train_batch_tokens":256,"seq_len":32},'
+STEPS += '{"at":0.5,"train_batch_tokens":512,"seq_len":64}]'
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 
 
@@ -128,7 +130,7 @@ def test_a_bundle_with_blocks_apart_and_random_matrices(
             "mlx",
             "optim.ema_decay=0 optim.swa_every_steps=2 data.loader=coprime score.protocol=docs",
         ),
-        ("torch", "optim.matrix_wd=0.1 schedule.warmdown_unit=seconds schedule.budget_s=100"),
+        ("torch", f"optim.matrix_wd=0.1 optim.z_loss=0.0001 data.batch_schedule={STEPS}"),
     ],
 )
 def test_bundles_of_other_settings(text: Text, tmp_path: Path, engine: str, words: str) -> None:
