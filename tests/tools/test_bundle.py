@@ -147,6 +147,7 @@ def test_bundles_of_other_settings(text: Text, tmp_path: Path, engine: str, word
     assert len(scores[0]) >= 3 and scores[0] == scores[1]
 
 
+@pytest.mark.slow
 def test_techniques_that_are_off_are_not_in_it() -> None:
     plain, rich = readable(named("baseline"), "torch"), readable(named("r1061"), "torch")
     for word in ("smear_gate", "self.gate", "* self.norm_scale"):
@@ -174,6 +175,7 @@ def test_two_ranks_and_another_seed(text: Text, tmp_path: Path) -> None:
     assert identity_in(lines) == identity_in(told)
 
 
+@pytest.mark.slow
 def test_readable_is_the_same_program(text: Text, tmp_path: Path) -> None:
     recipe = text.recipe("schedule.steps=2")
     (tmp_path / "packed.py").write_bytes(bundle(recipe, "torch").script)
@@ -185,6 +187,7 @@ def test_readable_is_the_same_program(text: Text, tmp_path: Path) -> None:
     assert told[0] == told[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "mlx"])
 def test_only_what_is_reached(backend: str) -> None:
     source = readable(named("baseline"), backend)
@@ -196,6 +199,7 @@ def test_only_what_is_reached(backend: str) -> None:
     assert imports - set(sys.stdlib_module_names) - {"safetensors"} <= {backend, "numpy"}
 
 
+@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_bytes_whatever_the_seed() -> None:
     code = "import hashlib\nfrom core.train.recipes import named\n"
     code += "from tools.bundling.script import bundle\n"
@@ -282,6 +286,7 @@ def test_docs_have_the_sizes_of_every_recipe() -> None:
         assert abs(code_bytes(named(name)) / told[name] - 1) < 0.05, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codec", "held", "not_held"),
     [
