@@ -347,7 +347,7 @@ DAMAGES: dict[str, tuple[Damage, str] | tuple[Damage, str, str]] = {
         "self-contained",
     ),
     "a script of another recipe": (
-        script_with("", ("schedule=Schedule(steps=4", "schedule=Schedule(steps=9")),
+        script_with("", ("'schedule':{'steps':4", "'schedule':{'steps':9")),
         "configuration",
     ),
     "no script": (lambda folder: (folder / "train_gpt.py").unlink(), "files, script", CODE),
