@@ -14,7 +14,7 @@ from core.train.recipes import RECIPES, named
 from tools.backends import BACKENDS
 from tools.bundling.script import bundle, readable
 from tools.recipes import add_recipe, read_recipe
-from tools.say import note, print_fields, print_json
+from tools.say import UsageError, note, print_fields, print_json, require_folder
 
 DEFAULT_OUT = {"torch": "train_gpt.py", "mlx": "train_gpt_mlx.py"}
 
@@ -35,10 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.table:
-        print(table(), end="")
-        return 0
+        return _print_table(args)
     recipe = read_recipe(args.words, args.default_recipe)
     out = args.out or Path(DEFAULT_OUT[args.backend])
+    require_folder(out)
     made = bundle(recipe, args.backend)
     script = readable(recipe, args.backend).encode() if args.readable else made.script
     out.write_bytes(script)
@@ -58,12 +58,32 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def table() -> str:
-    """Bytes of every named recipe's bundle, as markdown."""
+def _print_table(args: argparse.Namespace) -> int:
+    if args.words or args.out or args.readable:
+        raise UsageError("--table is of every named recipe and writes no file; give it alone")
+    sizes = table()
+    if args.json:
+        print_json({"recipes": sizes})
+    else:
+        print(as_markdown(sizes), end="")
+    return 0
+
+
+def table() -> dict[str, dict[str, dict[str, int]]]:
+    """Bytes of every named recipe's bundle, by recipe and backend."""
+    return {name: {backend: _sizes(name, backend) for backend in BACKENDS} for name in RECIPES}
+
+
+def _sizes(name: str, backend: str) -> dict[str, int]:
+    made = bundle(named(name), backend)
+    return {"code_bytes": len(made.script), "minified_bytes": made.minified_bytes}
+
+
+def as_markdown(sizes: dict[str, dict[str, dict[str, int]]]) -> str:
+    """One row a recipe."""
     lines = ["| recipe | torch | minified, unpacked | MLX | minified, unpacked |"]
     lines.append("|---|--:|--:|--:|--:|")
-    for name in RECIPES:
-        made = [bundle(named(name), backend) for backend in BACKENDS]
-        sizes = [f"{len(b.script):,} | {b.minified_bytes:,}" for b in made]
-        lines.append(f"| `{name}` | {' | '.join(sizes)} |")
+    for name, sides in sizes.items():
+        cells = [f"{one['code_bytes']:,} | {one['minified_bytes']:,}" for one in sides.values()]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

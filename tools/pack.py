@@ -13,7 +13,7 @@ from core.train.finish import pack
 from core.train.recipe import with_changes
 from core.train.run_folder import load_recipe, load_weights
 from tools.bundling.script import code_bytes
-from tools.say import UsageError, print_fields, print_json
+from tools.say import UsageError, print_fields, print_json, require_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,12 +37,14 @@ def run(args: argparse.Namespace) -> int:
         recipe = with_changes(load_recipe(args.run_folder), args.changes)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    out = args.out or args.run_folder / ("repacked.bin" if args.changes else "model.bin")
+    require_folder(out)
     clock = BudgetClock(time.perf_counter)
     artifact, model = pack(load_weights(args.run_folder), recipe, clock)
     counts = ledger(model, code_bytes(recipe))
-    default = args.run_folder / ("repacked.bin" if args.changes else "model.bin")
-    (args.out or default).write_bytes(model)
+    out.write_bytes(model)
     fields = {
+        "file": str(out),
         "identity": identity(artifact),
         "model_bytes": counts.model_bytes,
         "artifact_bytes": counts.artifact_bytes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -18,6 +19,14 @@ def complain(message: str) -> None:
 
 def note(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
+
+
+def require_folder(file: Path) -> None:
+    """UsageError unless a file can be written there."""
+    if not file.parent.is_dir():
+        raise UsageError(f"{file}: there is no folder {file.parent}; make it or name another")
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder; name a file to write")
 
 
 def print_json(fields: Mapping[str, Any]) -> None:

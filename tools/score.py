@@ -13,7 +13,7 @@ from core.score.scoring import Score
 from core.score.subsets import SubsetName
 from tools.backends import add_backend, choose
 from tools.environment import leads, variables
-from tools.say import UsageError, print_fields, print_json
+from tools.say import UsageError, note, print_fields, print_json
 from tools.scoring_job import label, score_artifact
 
 DEFAULT = Score()
@@ -100,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
         changes=args.set,
         place=lambda task: args.resume or beside(args.artifact, task),
     )
+    if args.subset != "full" and fields["subset"] is None and leads(variables()):
+        note(f"the split holds {fields['tokens']:,} targets: {args.subset} is all of it")
     if args.json and leads(variables()):
         print_json(fields)
     elif leads(variables()):

@@ -152,6 +152,8 @@ def _diff(paths: Sequence[Path], as_data: bool) -> int:
         print_json({"same": not lines, "diff": "".join(whole), **sides})
     else:
         sys.stdout.writelines(whole)
+    if not lines:
+        note(f"{names[0]} and {names[1]} hold the same source")
     open_ends = [_told(one) for one in found]
     return 1 if lines or any(open_ends) else 0
 

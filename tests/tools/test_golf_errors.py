@@ -20,6 +20,9 @@ USAGE = [
     (["pack", "nowhere"], 2, "no recipe.json"),
     (["data", "info", "nowhere", "--tokenizer", "none.model"], 1, "golf tokenizer train"),
     (["data", "tokenize", "nowhere", "--tokenizer", __file__, "--out", "x"], 1, "SentencePiece"),
+    (["bundle", "--table", "--out", "x.py"], 2, "give it alone"),
+    (["bundle", "--out", "nowhere/x.py"], 2, "there is no folder nowhere"),
+    (["bundle", "--out", "."], 2, "is a folder"),
     ([], 2, "VERB"),
 ]
 
