@@ -88,11 +88,12 @@ def main() -> int:
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--recipes", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--ablate", metavar="RECIPE", help="each of its techniques off alone")
     args = parser.parse_args()
     print("| recipe | parameters | engine | seed | val_bpb | bytes |\n|---|--:|---|--:|--:|--:|")
     for seed in args.seeds:
-        for name in [args.ablate] if args.ablate else NAMES:
+        for name in [args.ablate] if args.ablate else args.recipes:
             print(row(name, recipe_of(name, args, f"seed={seed}"), args.backend), flush=True)
         for what, change in WITHOUT.items() if args.ablate else ():
             recipe = recipe_of(args.ablate, args, f"seed={seed}", *change.split())
