@@ -167,8 +167,11 @@ class GPT(nn.Module):
     def _head(self, x: Tensor) -> Tensor:
         if self.spec.embed_dim is not None:
             x = self.embed_out(x)
-        weight = self.tok_emb.weight if self.spec.tie_embeddings else self.lm_head.weight
-        logits = project(x, weight)
+        logits = self.matched(x)
         if self.spec.head_bias:
             logits = logits + self.head_bias
         return softcap(logits, self.spec.softcap, self.spec.logit_softcap)
+
+    def matched(self, x: Tensor) -> Tensor:
+        """x (B, T, in) with every token's row: (B, T, V)."""
+        return project(x, self.tok_emb.weight if self.spec.tie_embeddings else self.lm_head.weight)
