@@ -16,7 +16,7 @@ demo: install
 	@$(ASLEEP) $(PRELOAD) $(VENV)/golf demo $(ARGS)
 
 test: install check
-	@$(ONE_THREAD) $(PRELOAD) $(VENV)/python -m pytest -m "not slow" $(ARGS)
+	@$(ONE_THREAD) $(PRELOAD) $(VENV)/python -m pytest -m "not slow" -n 2 --dist worksteal $(ARGS)
 
 test-slow: install
 	@$(ONE_THREAD) $(PRELOAD) $(VENV)/python -m pytest -m slow $(ARGS)
