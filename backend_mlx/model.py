@@ -109,7 +109,9 @@ class GPT(nn.Module):
 
     def _given(self, tokens: array, x0: array) -> Given:
         time = tokens.shape[1]
-        sees = {w: sees_of(tokens, w, self.spec.doc_mask) for w in self._windows}
+        sees = dict.fromkeys(self._windows)
+        if self.spec.doc_mask or self.spec.windows:
+            sees = {w: sees_of(tokens, w, self.spec.doc_mask) for w in self._windows}
         rows = self._value_rows(tokens, x0) if self.spec.value_embed_dim else None
         return Given(x0, *self._turns(time), sees, rows, [])
 
