@@ -23,6 +23,7 @@ from core.score.protocols import CHUNKED
 from core.train.recipe import Recipe
 from tools.bundling import twins
 from tools.bundling.closed import settle, unused
+from tools.bundling.counted import counted
 from tools.bundling.flatten import flatten
 from tools.bundling.fold import SECTIONS, Fold, literal, values_of, without_registries
 from tools.bundling.shaking import Shaker, bare
@@ -71,7 +72,8 @@ class Bundle:
 
 def code_bytes(recipe: Recipe) -> int:
     """What a submission of the recipe counts as code: its torch bundle, whatever the seed."""
-    return len(bundle(recipe, "torch").script)
+    carried, kind = elsewhere(recipe), kind_of(recipe.data.tokenizer)
+    return counted(carried, kind, lambda: len(bundle(recipe, "torch").script))
 
 
 def bundle(recipe: Recipe, backend: str) -> Bundle:
