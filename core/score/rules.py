@@ -34,7 +34,8 @@ class Rule:
 class ScorerRule(Rule):
     """A rule of scoring, and by whom it was made."""
 
-    status: Literal["organiser", "relayed", "community"]  # relayed: an organiser's, second hand
+    # relayed: an organiser's, second hand; toolkit: without it the others show nothing
+    status: Literal["organiser", "relayed", "community", "toolkit"]
 
 
 RULES = (
@@ -195,6 +196,60 @@ SCORER_RULES = (
         what="each target is scored once, and the first score stands",
         source="issue 1017, condition 4; pull requests 568, 573 and 991",
         status="relayed",
+    ),
+    ScorerRule(
+        id="blind to the token",
+        what="no gate, weight, hint, expert or hash key knows the token that is to be scored",
+        source="pull requests 659, 720, 982 and 1785",
+        status="organiser",
+    ),
+    ScorerRule(
+        id="own distribution",
+        what="the nats of a token are those of the distribution, and of its bytes together",
+        source="pull requests 1785, 1795, 1905 and 1916",
+        status="community",
+    ),
+    ScorerRule(
+        id="isolated documents",
+        what="where it is claimed, nothing of a document reaches the scores of the next ones",
+        source="pull requests 1797, 1855 and 1902; contested in 1988",
+        status="organiser",
+    ),
+    ScorerRule(
+        id="repeatable",
+        what="a fresh start gives the same scores again, whatever was asked",
+        source="this toolkit: two answers that differ by chance cannot be compared",
+        status="toolkit",
+    ),
+    ScorerRule(
+        id="no validation inside",
+        what="validation text is not in the artifact",
+        source="task README; issue 168; pull request 262",
+        status="organiser",
+    ),
+    ScorerRule(
+        id="before the clock",
+        what="no validation file is opened before the scoring clock starts",
+        source="task README; pull requests 1376 and 1972",
+        status="organiser",
+    ),
+    ScorerRule(
+        id="no network",
+        what="scoring loads nothing from the network",
+        source="task README, artifact is self-contained; pull request 1603",
+        status="organiser",
+    ),
+    ScorerRule(
+        id="own files",
+        what="scoring uses the submission's files alone, and no training data",
+        source="task README, artifact is self-contained",
+        status="organiser",
+    ),
+    ScorerRule(
+        id="context alone",
+        what="optimising on the context alone before scoring (SLOT) is an open question",
+        source="issue 1336; pull request 1240",
+        status="community",
     ),
 )
 SCORER_BY_ID = {rule.id: rule for rule in SCORER_RULES}
