@@ -51,13 +51,22 @@ class Record:
         self._blocks.append((first, len(nats)))
         self._states.append(state)
 
-    def answer(self, error: str = "", rule: str = "") -> Answer:
+    def answer(
+        self,
+        error: str = "",
+        rule: str = "",
+        byte_nats: Mapping[int, Floats] | None = None,
+        opaque: str = "",
+    ) -> Answer:
+        """What was added up so far, and how it ended."""
         return Answer(
             nats=self._nats,
             times=self._times,
             blocks=tuple(self._blocks),
             states=tuple(self._states),
             log_probs=self.log_probs,
+            byte_nats=byte_nats or {},
+            opaque=opaque,
             error=error,
             rule=rule,
         )

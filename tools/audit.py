@@ -1,0 +1,18 @@
+"""Audit what others and we claim: scorers tested dynamically, adapters for them written."""
+
+from __future__ import annotations
+
+import argparse
+
+from tools.auditing import scaffold, scorer
+
+SUBJECTS = {"scorer": scorer, "scaffold": scaffold}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    subjects = parser.add_subparsers(title="subjects", required=True, metavar="SUBJECT")
+    for name, module in SUBJECTS.items():
+        summary = (module.__doc__ or "").split("\n", 1)[0]
+        module.add_arguments(
+            subjects.add_parser(name, help=summary, description=module.__doc__)
+        )

@@ -1,0 +1,1 @@
+"""Audits: what a scorer does is tested, and where it was held is said."""
