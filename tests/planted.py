@@ -103,9 +103,7 @@ SCORERS = (
     Planted(name="counts that learn behind each block"),
     Planted(name="a mixture whose share is the context's"),
     Planted(name="three epochs of gradient steps behind each block", data=True),
-    Planted(
-        name="a cache that is emptied at each BOS, isolation claimed", words=("--isolated",)
-    ),
+    Planted(name="a cache that is emptied at each BOS, isolation claimed", words=("--isolated",)),
     Planted(name="windows that slide, and no state"),
     Planted(name="documents by length, and no state"),
     Planted(name="bytes by the chain rule"),

@@ -13,6 +13,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     subjects = parser.add_subparsers(title="subjects", required=True, metavar="SUBJECT")
     for name, module in SUBJECTS.items():
         summary = (module.__doc__ or "").split("\n", 1)[0]
-        module.add_arguments(
-            subjects.add_parser(name, help=summary, description=module.__doc__)
-        )
+        module.add_arguments(subjects.add_parser(name, help=summary, description=module.__doc__))

@@ -82,9 +82,7 @@ def changed(
 
 def _flips(tokens: Ids, vocab_size: int, place: int, seed: int) -> Iterator[Play]:
     """At one place: the future (its BOS tokens too, every other time), the token, the end."""
-    future = changed(
-        tokens, vocab_size, place + 1, len(tokens), seed, keep_bos=bool(seed % 2 == 0)
-    )
+    future = changed(tokens, vocab_size, place + 1, len(tokens), seed, keep_bos=bool(seed % 2 == 0))
     yield Play(kind="future", tokens=future, ask=(place,), same=place)
     random = changed(tokens, vocab_size, place, place + 1, seed, keep_bos=False)
     yield Play(kind="target", tokens=random, ask=(place,), same=place)

@@ -14,14 +14,19 @@ import os
 import sys
 import types
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc", "/opt", "/nix", "/proc")
-SYSTEM += ("/sys", "/dev")
-NETWORK = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo")
-NETWORK += ("socket.gethostbyname", "socket.gethostbyaddr")
+SYSTEM = (
+    *("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc", "/opt", "/nix", "/proc", "/sys"),
+    "/dev",
+)
+NETWORK = (
+    *("socket.connect", "socket.sendto", "socket.sendmsg"),  # of a socket, to an address
+    *("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"),
+)
 PROGRAMS = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.fork", "os.forkpty")
 HERE = ("localhost", "127.0.0.1", "::1", "", "None", "0.0.0.0")
 MOST = 8  # times as many nats as targets are read of one play
@@ -34,7 +39,8 @@ class Watch:
     def __init__(self, events: str, allowed: list[str], refused: list[str]) -> None:
         self.phase = "start"
         self._file = os.open(events, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        own = (os.getcwd(), sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(__file__))
+        own = [str(Path.cwd()), str(Path(__file__).parent)]
+        own += [sys.prefix, sys.base_prefix, sys.exec_prefix]
         self._allowed = _real([*own, *SYSTEM, *allowed])
         self._refused = _real(refused)
         self._told: set[str] = set()
@@ -54,10 +60,10 @@ class Watch:
 
     def _opened(self, name: str) -> None:
         path = os.path.realpath(name)
-        if "_val_" in os.path.basename(path):
+        if "_val_" in Path(path).name:
             self._tell("validation", path)
         if _below(path, self._refused) or not _below(path, self._allowed):
-            self._tell("open" if os.path.exists(path) else "missing", path)
+            self._tell("open" if Path(path).exists() else "missing", path)
             raise PermissionError(f"golf: outside of the submission: {path}")
 
     def _tell(self, event: str, what: str) -> None:
@@ -156,8 +162,9 @@ def _inside(one: Any) -> Iterator[Any] | None:
     return iter([]) if hasattr(one, "__dict__") or type(one) is object else None
 
 
-def play(module: Any, tokens: np.ndarray, ask: list[int], watch: Watch) -> tuple[dict, list]:
+def play(module: Any, one: dict[str, Any], watch: Watch) -> tuple[dict, list]:
     """One stream from a fresh start: what is told of it, and the numbers."""
+    tokens = np.array(one["tokens"], np.int32)
     told: dict[str, Any] = {"blocks": [], "states": [], "asked": [], "bytes": []}
     told |= {"opaque": "", "error": ""}
     nats: list[np.ndarray] = []
@@ -167,8 +174,8 @@ def play(module: Any, tokens: np.ndarray, ask: list[int], watch: Watch) -> tuple
         watch.phase = "start"
         scorer = module.start()
         watch.phase = "score"
-        for block in module.score(scorer, tokens.copy(), frozenset(ask)):
-            state, opaque = fingerprint(scorer)
+        for block in module.score(scorer, tokens.copy(), frozenset(one["ask"])):
+            state, opaque = fingerprint(scorer) if one["states"] else ("", "")
             first, scores, given, *more = block
             nats.append(_floats(scores))
             told["blocks"].append([int(first), len(nats[-1])])
@@ -211,21 +218,22 @@ def load(path: str) -> Any:
     spec.loader.exec_module(module)
     missing = [name for name in ("start", "score") if not callable(getattr(module, name, None))]
     if missing:
-        raise AttributeError(f"no function {' and '.join(missing)}; golf audit scaffold writes them")
+        raise AttributeError(
+            f"no function {' and '.join(missing)}; golf audit scaffold writes them"
+        )
     return module
 
 
 def main() -> None:
     """script request answers events: the request is read and removed before the script is seen."""
     script, request, answers, events = sys.argv[1:5]
-    own = os.path.realpath(os.path.dirname(__file__))
-    sys.path[:] = [os.getcwd(), *(p for p in sys.path if os.path.realpath(p) != own)]
-    with open(request, encoding="utf-8") as file:
-        asked = json.load(file)
-    os.remove(request)
+    own = os.path.realpath(Path(__file__).parent)
+    sys.path[:] = [str(Path.cwd()), *(p for p in sys.path if os.path.realpath(p) != own)]
+    asked = json.loads(Path(request).read_text(encoding="utf-8"))
+    Path(request).unlink()
     sys.argv = [script]
     watch = Watch(events, asked["allowed"], asked["refused"])
-    with open(answers, "wb") as out:
+    with Path(answers).open("wb") as out:
         sys.addaudithook(watch.listen)
         try:
             module = load(script)
@@ -233,7 +241,7 @@ def main() -> None:
             write(out, {"fatal": f"{type(error).__name__}: {error}"[:300]}, [])
             return
         for one in asked["plays"]:
-            write(out, *play(module, np.array(one["tokens"], np.int32), one["ask"], watch))
+            write(out, *play(module, one, watch))
 
 
 if __name__ == "__main__":

@@ -34,9 +34,7 @@ class Ours:
     evaluator: Any
 
 
-def open_ours(
-    path: Path | None, vocab_size: int, backend: str, precision: str, seed: int
-) -> Ours:
+def open_ours(path: Path | None, vocab_size: int, backend: str, precision: str, seed: int) -> Ours:
     """The model of an artifact, or without one a random one. ValueError by other vocabularies."""
     if path is None:
         name, spec, found = random_model(vocab_size, seed)
@@ -67,9 +65,7 @@ def random_model(vocab_size: int, seed: int) -> tuple[str, ModelSpec, Weights]:
     return "random model", spec, moved
 
 
-def play_ours(
-    ours: Ours, plays: Sequence[Play], protocol: Protocol, batch: int
-) -> list[Answer]:
+def play_ours(ours: Ours, plays: Sequence[Play], protocol: Protocol, batch: int) -> list[Answer]:
     """As `golf score` scores it."""
     engine = ours.evaluator
     return play_on_tape(

@@ -18,7 +18,8 @@ from core.arch.spec import BOS
 from core.data.findings import Finding
 from core.data.shards import open_split
 from core.data.tokenizer import open_tokenizer
-from core.score.auditing import TOLERANCE_NATS, Case, audit
+from core.score.auditing import audit
+from core.score.case import TOLERANCE_NATS, Case
 from core.score.plays import Ids, Play, plan
 from core.score.protocols import ISOLATES, Protocol
 from tools.auditing.access import check_access, unwatched
@@ -141,7 +142,7 @@ def _stranger(args: argparse.Namespace, text: Text) -> tuple[list[Finding], dict
     request = Request(
         script=args.subject,
         seconds=args.seconds,
-        readable=tuple([*args.allow, *([args.tokenizer] if args.tokenizer else [])]),
+        readable=(*args.allow, *([args.tokenizer] if args.tokenizer else [])),
         refused=(args.data,) if args.data else (),
     )
     plays = _plays(args, text)
@@ -184,9 +185,7 @@ def _ours(args: argparse.Namespace, text: Text) -> tuple[list[Finding], dict[str
 
 def _plays(args: argparse.Namespace, text: Text) -> list[Play]:
     try:
-        return plan(
-            text.tokens, text.vocab_size, flips=args.flips, asks=args.asks, seed=args.seed
-        )
+        return plan(text.tokens, text.vocab_size, flips=args.flips, asks=args.asks, seed=args.seed)
     except ValueError as error:
         raise UsageError(str(error)) from None
 

@@ -90,7 +90,14 @@ def _run(request: Request, plays: Sequence[Play], copy: Path) -> Outcome:
     asked = {
         "allowed": readable,
         "refused": [str(path.resolve()) for path in request.refused],
-        "plays": [{"tokens": play.tokens.tolist(), "ask": play.ask} for play in plays],
+        "plays": [
+            {
+                "tokens": play.tokens.tolist(),
+                "ask": play.ask,
+                "states": play.kind in ("text", "future", "target"),
+            }
+            for play in plays
+        ],
     }
     (copy / REQUEST).write_text(json.dumps(asked), encoding="utf-8")
     limits = Limits(
@@ -187,6 +194,6 @@ def _keep(found: dict[int, Floats], heads: Any, numbers: Floats, at: int) -> int
     for target, size in heads:
         if not 0 <= size <= len(numbers) - at:
             raise ValueError(f"{size} numbers for target {target}, {len(numbers) - at} are left")
-        found[int(target)] = numbers[at : at + size]
+        found.setdefault(int(target), numbers[at : at + size])  # the first stands
         at += size
     return at
