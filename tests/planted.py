@@ -1,6 +1,6 @@
-"""What is planted for the auditor: each cheat with the rule that names it, and honest ones.
+"""What is planted for the audit of scorers: each cheat with the rule that names it, honest ones.
 
-Lists of rows; docs/audit.md shows how each was judged (python -m tests.audit writes it).
+Lists of rows; docs/audit.md shows how each was judged (python -m tests.audit prints it).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ SCORERS = (
     Planted(name="drops out at random while it scores", rule="repeatable", rows=""),
     Planted(name="remembers the last pass in a global", rule="repeatable", rows="L6"),
     Planted(
-        name="validation tokens in the artifact, by place",
+        name="a part of the validation text in the artifact, by place",
         rule="no validation inside",
         rows="L17",
         data=True,
@@ -163,9 +163,10 @@ def _write(planted: Planted, place: Path, text: Shards) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     np.arange(500, dtype="<u2").tofile(outside)
-    np.arange(500, dtype="<u2").tofile(folder / "warm_val_000000.bin")
     validation = next(iter(sorted(text.folder.glob("*_val_0*.bin"))))
-    prefix = open_split(text.folder, "val").slice(0, 250).tolist()
+    prefix = open_split(text.folder, "val").slice(0, 80).tolist()
+    if "warm_val" in CHEATS.get(planted.name, ""):
+        np.arange(500, dtype="<u2").tofile(folder / "warm_val_000000.bin")
     source = COMMON + {**CHEATS, **HONEST}[planted.name]
     source = source.replace("V = VOCAB", f"V = {text.vocab_size if planted.data else VOCAB_SIZE}")
     source = source.replace("PREFIX = PAID", f"PREFIX = {prefix}")

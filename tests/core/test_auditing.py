@@ -207,6 +207,20 @@ def test_a_row_of_sure_targets_is_not_passed(honest: Case) -> None:
     assert not_real["no validation inside"] == "UNDECIDED"
 
 
+def test_tokens_that_are_known_behind_another_text(honest: Case) -> None:
+    """Three different ones are a FAIL, one could be a habit."""
+    other, tokens = honest.answers[-1], honest.plays[0].tokens
+    places = [t for t in sorted(other.log_probs) if honest.plays[-1].tokens[t] != tokens[t]]
+    kinds = list({int(tokens[t]): t for t in places}.values())
+    for count, status in ((0, "PASS"), (1, "UNDECIDED"), (3, "FAIL")):
+        sure = dict(other.log_probs)
+        for target in kinds[:count]:
+            sure[target] = np.log(np.where(np.arange(VOCAB) == tokens[target], 0.9, 0.1 / VOCAB))
+        answers = [*honest.answers[:-1], replace(other, log_probs=sure)]
+        found = {one.rule: one for one in audit(replace(honest, answers=answers))}
+        assert found["no validation inside"].status == status, count
+
+
 def test_the_first_score_of_a_target_stands() -> None:
     record = Record(5)
     record.add(1, np.array([1.0, 2.0]), "a")

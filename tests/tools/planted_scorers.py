@@ -256,12 +256,12 @@ def start():
 def changed(scorer, log_p, tokens, first, stop):
     return log_p
 """,
-    "validation tokens in the artifact, by place": """
+    "a part of the validation text in the artifact, by place": """
 PREFIX = PAID
 
 
 def changed(scorer, log_p, tokens, first, stop):
-    for row, token in enumerate(PREFIX[first:stop]):
+    for row, token in enumerate(PREFIX[first:stop]):  # empty behind its end
         log_p[row, token] += 9.0
     return normal(log_p)
 """,

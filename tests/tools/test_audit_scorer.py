@@ -147,6 +147,18 @@ def test_a_scorer_that_does_not_answer_gets_a_sentence(
     assert code == 1 and not out and BROKEN[source] in err, err
 
 
+def test_validation_shards_of_its_own_are_no_pass(tmp_path: Path, capsys: Capture) -> None:
+    """A program that it starts could read them, and no trap in Python would see it."""
+    found = []
+    for name in ("my_table_000000.bin", "my_val_000000.bin"):
+        (tmp_path / "own").mkdir(exist_ok=True)
+        (tmp_path / "own" / name).write_bytes(b"1234")
+        _, out, _ = scored(capsys, tmp_path, HONEST["a fixed model"], "--json")
+        found.append(statuses(json.loads(out))["before the clock"])
+    held = bool(stranger.landlock_version())
+    assert found == ["PASS" if held else "UNDECIDED", "UNDECIDED"]
+
+
 def test_its_time_is_bounded(tmp_path: Path, capsys: Capture) -> None:
     code, _, err = scored(capsys, tmp_path, "while True: pass", "--seconds", 1)
     assert code == 1 and "stopped after 1 s; --seconds gives it more" in err

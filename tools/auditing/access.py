@@ -19,8 +19,9 @@ def check_access(subject: str, watched: Watched) -> list[Finding]:
     early = [e for e in opened if e.phase == "start" and _is_validation(e)]
     network = [e for e in events if e.event in NETWORK]
     foreign = [e for e in opened if e.event == "open"]
+    shut = watched.files_held and not watched.own_validation  # also to what is not Python
     told = {
-        "before the clock": (early, "no validation file was opened", watched.files_held),
+        "before the clock": (early, "no validation file was opened", shut),
         "no network": (network, "nothing was called", watched.network_held),
         "own files": (foreign, "nothing outside of the submission was opened", watched.files_held),
     }

@@ -29,6 +29,7 @@ NETWORK = (
 )
 PROGRAMS = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.fork", "os.forkpty")
 HERE = ("localhost", "127.0.0.1", "::1", "", "None", "0.0.0.0")
+VALIDATION = "_val_"  # in the names of validation shards
 MOST = 8  # times as many nats as targets are read of one play
 DEEPEST = 40
 
@@ -60,7 +61,7 @@ class Watch:
 
     def _opened(self, name: str) -> None:
         path = os.path.realpath(name)
-        if "_val_" in Path(path).name:
+        if VALIDATION in Path(path).name:
             self._tell("validation", path)
         if _below(path, self._refused) or not _below(path, self._allowed):
             self._tell("open" if Path(path).exists() else "missing", path)

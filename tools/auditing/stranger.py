@@ -14,6 +14,7 @@ import numpy as np
 
 from core.score.answers import Answer, Floats, Record
 from core.score.plays import Play
+from tools.auditing.driver import VALIDATION
 from tools.checks.folder import Folder, open_folder
 from tools.checks.start import ADDRESS_BYTES, FILE_BYTES, MEMORY_BYTES
 from tools.strangers.confined import GPUS, READABLE, landlock_version
@@ -43,6 +44,7 @@ class Watched:
     isolation: str
     network_held: bool  # by the system
     files_held: bool
+    own_validation: bool = False  # whether the submission's folder has a file that is named so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,7 @@ def play_stranger(request: Request, plays: Sequence[Play]) -> tuple[list[Answer]
         isolation=done.isolation,
         network_held=bool(network_shell()[0]),
         files_held=bool(landlock_version()) and not within_reach,
+        own_validation=any(VALIDATION in entry.name for entry in folder.files),
     )
     return answers, watched
 
