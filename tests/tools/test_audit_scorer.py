@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_what_the_system_does_not_hold_is_undecided(
     ):
         said = audited(BY_NAME[name], tmp_path, tokens)
         assert BY_NAME[name].rule in failed(said)
-        assert "by a trap in Python alone" in evidence(said, BY_NAME[name].rule)
+        assert "by a trap in its Python alone" in evidence(said, BY_NAME[name].rule)
 
 
 def scored(capsys: Capture, place: Path, source: str, *words: object) -> tuple[int, str, str]:
@@ -135,6 +136,7 @@ BROKEN = {
     "def score(scorer, tokens, ask):\n    yield 1": "TypeError: cannot unpack",
     "def score(scorer, tokens, ask):\n    while 1: yield 1, np.ones(50), {}": "more than 8 scores",
     "import os\nos._exit(3)": "it ended with 3",
+    "open('golf-request.json')": "FileNotFoundError",  # the streams to come are not lying about
     "open('golf-answers.bin', 'wb').write(bytes(99))\nimport os\nos._exit(0)": "it ended with 0",
 }
 
@@ -329,3 +331,13 @@ USAGE = {
 def test_wrong_words_are_a_usage_error(words: tuple[str, ...], capsys: Capture) -> None:
     code, out, err = golf(capsys, "scorer", *words)
     assert code == 2 and not out and USAGE[words] in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_other_places_find_the_same(seed: int, tokens: Shards, tmp_path: Path) -> None:
+    """Which places are changed is drawn: no draw misses a cheat or accuses an honest scorer."""
+    for planted in SCORERS:
+        drawn = replace(planted, words=(*planted.words, "--seed", str(seed)))
+        found = failed(audited(drawn, tmp_path, tokens))
+        assert (planted.rule in found) if planted.rule else not found, planted.name

@@ -27,10 +27,10 @@ def check_access(subject: str, watched: Watched) -> list[Finding]:
     }
     findings = []
     for rule, (attempts, none, held) in told.items():
-        status, said = _judged(attempts, none, held, watched)
+        status, said = _judged(attempts, none, _by(rule, held, watched), held, watched)
         if rule == "own files" and status == "PASS" and (asked := _missing(events)):
             status, said = "UNDECIDED", f"it asked for files that are not here: {asked}"
-        findings.append(_say(rule, status, subject, f"{said} [{watched.isolation}]"))
+        findings.append(_say(rule, status, subject, said))
     return findings
 
 
@@ -42,19 +42,25 @@ def unwatched(subject: str) -> list[Finding]:
 
 
 def _judged(
-    attempts: Sequence[Event], none: str, held: bool, watched: Watched
+    attempts: Sequence[Event], none: str, by: str, held: bool, watched: Watched
 ) -> tuple[Status, str]:
     if attempts:
-        return "FAIL", f"{_listed(attempts)}; refused, by {_by(held)}"
+        return "FAIL", f"{_listed(attempts)}; watched by {by}"
     programs = [e for e in watched.events if e.event in PROGRAMS]
-    said = f"{none}; {_by(held)} would have refused it"
+    said = f"{none}; {by} would have told"
     if programs:
         said += f"; it started programs: {_listed(programs)}"
     return ("PASS" if held else "UNDECIDED"), said
 
 
-def _by(held: bool) -> str:
-    return "the system and a trap in Python" if held else "a trap in Python alone"
+def _by(rule: str, held: bool, watched: Watched) -> str:
+    """What held the process and what only watched it."""
+    trap = "a trap in its Python"
+    if held:
+        network = rule == "no network"
+        return f"the system ({watched.network if network else watched.files}) and {trap}"
+    own = rule == "before the clock" and watched.own_validation and watched.files_held
+    return f"{trap} alone{': the folder has such a file' if own else ''}"
 
 
 def _is_validation(event: Event) -> bool:

@@ -44,6 +44,8 @@ class Watched:
     isolation: str
     network_held: bool  # by the system
     files_held: bool
+    network: str = "a namespace without network"  # what holds it, where it is held
+    files: str = "Landlock"
     own_validation: bool = False  # whether the submission's folder has a file that is named so
 
 
@@ -77,6 +79,7 @@ def play_stranger(request: Request, plays: Sequence[Play]) -> tuple[list[Answer]
         isolation=done.isolation,
         network_held=bool(network_shell()[0]),
         files_held=bool(landlock_version()) and not within_reach,
+        files=f"Landlock {landlock_version()}",
         own_validation=any(VALIDATION in entry.name for entry in folder.files),
     )
     return answers, watched
