@@ -161,6 +161,28 @@ def test_validation_shards_of_its_own_are_no_pass(tmp_path: Path, capsys: Captur
     assert found == ["PASS" if held else "UNDECIDED", "UNDECIDED"]
 
 
+def test_the_clock_starts_with_the_first_score(tmp_path: Path, capsys: Capture) -> None:
+    """What is opened before it and what behind it."""
+    reads = """
+def start():
+    open("my_val_000000.bin").close()
+    return Scorer()
+
+
+def changed(scorer, log_p, tokens, first, stop):
+    return log_p
+"""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "my_val_000000.bin").write_bytes(b"1234")
+    _, out, _ = scored(capsys, tmp_path, reads, "--json")
+    told = evidence(json.loads(out), "before the clock")
+    assert "validation ./my_val_000000.bin (before the clock)" in told
+    opens = '    open("my_val_000000.bin").close()\n'
+    later = reads.replace(opens, "").replace("    return log_p", f"{opens}    return log_p")
+    code, out, _ = scored(capsys, tmp_path, later, "--json")
+    assert code == 0 and statuses(json.loads(out))["before the clock"] == "UNDECIDED"
+
+
 def test_its_time_is_bounded(tmp_path: Path, capsys: Capture) -> None:
     code, _, err = scored(capsys, tmp_path, "while True: pass", "--seconds", 1)
     assert code == 1 and "stopped after 1 s; --seconds gives it more" in err
