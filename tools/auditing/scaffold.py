@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from tools.auditing.adapter import MARK, TEMPLATE
 from tools.say import UsageError, note
 from tools.strangers.packed import MAX_FILE_BYTES, Unpacked, unpack_script
 from tools.strangers.script_source import parse
 
-TEMPLATE = Path(__file__).with_name("adapter.txt")
 SHOWN = 12  # of each kind
 _SCORES = re.compile(r"eval|score|valid|ttt|adapt|slid|slot|ngram|n_gram|cache|mix|ppm|tent", re.I)
 _LOADS = re.compile(r"load|dequant|decompress|unpack|deserial|restore", re.I)
@@ -48,7 +48,7 @@ def adapter(script: Path) -> str:
     with script.open("rb") as file:
         found = unpack_script(file.read(MAX_FILE_BYTES + 1), script.name)
     seen = "\n".join(f"# {line}".rstrip() for line in _seen(found, script))
-    return TEMPLATE.read_text(encoding="utf-8").replace("# SEEN\n", seen + "\n")
+    return TEMPLATE.replace(MARK, seen + "\n")
 
 
 def _seen(found: Unpacked, script: Path) -> Iterator[str]:

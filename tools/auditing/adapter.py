@@ -1,3 +1,7 @@
+"""The text of an adapter: the two functions through which a stranger's scorer is audited."""
+
+MARK = "# SEEN\n"  # where the script's own lines go
+TEMPLATE = '''\
 """A scorer as `golf audit scorer THIS.py --run` asks for it: fill in start() and score().
 
 The file lies in the submission's folder, of which the audit works on a copy: open files by their
@@ -44,3 +48,4 @@ def score(scorer, tokens, ask):
     #     yield first, nats, {t: log_p[t - first] for t in ask if first <= t < stop}
     #     scorer.learn(tokens[first:stop])
     raise NotImplementedError("score() of the adapter is not filled in")
+'''
