@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,11 +12,14 @@ from core.score.answers import Answer, distributions_apart, first_moved
 from core.score.case import Case
 from core.score.plays import Play
 
+SHOWN = 6  # places of counter-examples
+HALF_PRECISION_NATS = 0.05  # what bfloat16 kernels of other shapes may move
+
 
 def causality(case: Case) -> Finding:
     """Nothing up to a token moves when what follows it does."""
     pairs = case.of("future", "target", "cut")
-    moves = []
+    moves: list[Move] = []
     for play, answer in pairs:
         stop = play.same if play.kind == "target" else play.same + 1
         moves += _nats_moved(case, play, answer, 1, stop)
@@ -27,7 +31,7 @@ def causality(case: Case) -> Finding:
 def blind(case: Case) -> Finding:
     """The distribution of a token is the same whatever that token is."""
     pairs = case.of("target")
-    moves = [said for pair in pairs for said in _distribution_moved(case, *pair)]
+    moves = [move for pair in pairs for move in _distribution_moved(case, *pair)]
     return _compared(case, "blind to the token", pairs, moves, asked=True)
 
 
@@ -69,7 +73,7 @@ def _states_moved(case: Case) -> tuple[str, int]:
 
 def isolated(case: Case) -> Finding:
     """The documents before change, and nothing of the next ones does."""
-    pairs, moves = case.of("document"), []
+    pairs, moves = case.of("document"), list[Move]()
     for play, answer in pairs:
         moves += _nats_moved(case, play, answer, play.same + 1, len(play.tokens))
     if not pairs:
@@ -77,7 +81,7 @@ def isolated(case: Case) -> Finding:
         return case.say("isolated documents", "UNDECIDED", said)
     if case.isolates:
         return _compared(case, "isolated documents", pairs, moves)
-    seen = f"what was seen: {moves[0]}" if moves else "nothing was seen to cross a document"
+    seen = f"what was seen: {moves[0].told}" if moves else "nothing was seen to cross a document"
     said = f"not claimed, and whether it must be is an open question; {seen}"
     return case.say("isolated documents", "UNDECIDED", said)
 
@@ -107,7 +111,16 @@ def _states_until(case: Case, answer: Answer, changes: int) -> Iterator[tuple[in
             return
 
 
-def _nats_moved(case: Case, play: Play, answer: Answer, first: int, stop: int) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """A counter-example: the first target that moved in a play, and by how much."""
+
+    target: int
+    nats: float
+    told: str
+
+
+def _nats_moved(case: Case, play: Play, answer: Answer, first: int, stop: int) -> list[Move]:
     if answer.error:
         return []
     nats = answer.nats
@@ -116,32 +129,34 @@ def _nats_moved(case: Case, play: Play, answer: Answer, first: int, stop: int) -
     at = first_moved(case.base.nats, nats, first, stop, case.bound_nats)
     if at is None:
         return []
-    before, after = case.base.nats[at], answer.nats[at]
-    return [f"{play.told} target {at} went from {before:.6g} to {after:.6g} nats"]
+    before, after = float(case.base.nats[at]), float(answer.nats[at])
+    told = f"{play.told} target {at} went from {before:.6g} to {after:.6g} nats"
+    return [Move(target=at, nats=abs(after - before), told=told)]
 
 
-def _distribution_moved(case: Case, play: Play, answer: Answer) -> list[str]:
+def _distribution_moved(case: Case, play: Play, answer: Answer) -> list[Move]:
     mine, other = (one.log_probs.get(play.same) for one in (case.base, answer))
     if answer.error or mine is None or other is None:
         return []
     far = distributions_apart(mine, other)
     if far <= case.bound_nats:
         return []
-    return [f"{play.told} the distribution of target {play.same} moved by {far:.3g} nats"]
+    told = f"{play.told} the distribution of target {play.same} moved by {far:.3g} nats"
+    return [Move(target=play.same, nats=far, told=told)]
 
 
 def _compared(
     case: Case,
     rule: str,
     pairs: list[tuple[Play, Answer]],
-    moves: list[str],
+    moves: list[Move],
     *,
     asked: bool = False,
 ) -> Finding:
-    """FAIL with the first counter-example; PASS where every comparison could be made."""
+    """FAIL with the counter-examples; PASS where every comparison could be made."""
     tolerance = f"tolerance {case.bound_nats:.0e} nats"
     if moves:
-        return case.say(rule, "FAIL", f"{moves[0]}; {len(moves)} such moves ({tolerance})")
+        return case.say(rule, "FAIL", f"{_listed(moves)} ({tolerance})")
     seen = [p for p, a in pairs if not a.error and (not asked or p.same in a.log_probs)]
     if not seen:
         return case.say(rule, "UNDECIDED", "it gave no answers that could be compared")
@@ -150,3 +165,14 @@ def _compared(
         ended = next((a.error for _, a in pairs if a.error), "no distribution where asked")
         return case.say(rule, "UNDECIDED", f"{said}; one ended with: {ended}")
     return case.say(rule, *case.unless_noisy(said))
+
+
+def _listed(moves: list[Move]) -> str:
+    """The first move in words, and the places of the others."""
+    places = sorted({move.target for move in moves})
+    shown = ", ".join(map(str, places[:SHOWN])) + ", ..." * (len(places) > SHOWN)
+    largest = max(move.nats for move in moves)
+    said = f"{moves[0].told}; {len(moves)} such moves, at targets {shown}, by {largest:.3g} at most"
+    if largest < HALF_PRECISION_NATS:
+        said += "; so little may be the rounding of half precision: try float32 or --tolerance"
+    return said

@@ -74,6 +74,8 @@ def test_the_counter_example_is_the_place(tokens: Shards, tmp_path: Path) -> Non
     told = evidence(said, "causality")
     found = re.search(r"tokens behind (\d+) changed target (\d+) went from ([\d.]+) to ", told)
     assert found and found[1] == found[2], told
+    first = int(found[1])  # token `first` itself changed moves the target before
+    assert f"moves, at targets {first - 1}, {first}, " in told and "half precision" not in told
     assert "tolerance 1e-04 nats" in told and said["tolerance_nats"] == 1e-4
 
 
@@ -81,7 +83,8 @@ def test_equal_bits_can_be_asked_for(tokens: Shards, tmp_path: Path) -> None:
     honest = BY_NAME["sums in float32, whose order follows the shape"]
     strict = Planted(name=honest.name, words=("--tolerance", "0"))
     assert not failed(audited(honest, tmp_path, tokens))
-    assert "causality" in failed(audited(strict, tmp_path, tokens))
+    said = audited(strict, tmp_path, tokens)
+    assert "causality" in failed(said) and "half precision" in evidence(said, "causality")
 
 
 def test_an_honest_scorer_passes_what_can_be_passed(tokens: Shards, tmp_path: Path) -> None:
