@@ -14,6 +14,7 @@ from io import StringIO
 from types import ModuleType
 
 from tools import (
+    audit,
     bench,
     bundle,
     check,
@@ -53,6 +54,7 @@ VERBS: dict[str, ModuleType] = {
     "compare": compare,
     "submit": submit,
     "check": check,
+    "audit": audit,
 }
 
 

@@ -1,0 +1,1 @@
+"""What `golf audit` looks at: a scorer, the bytes of data, logs."""
