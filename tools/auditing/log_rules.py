@@ -22,10 +22,11 @@ from tools.checks.seed_logs import SeedLog
 # Of `golf check`, what a log alone can answer; its code is not at hand.
 ALONE = {"logs", "model bytes", "whole split", "lossless", "implied bytes"}
 TIMES = ("training time", "evaluation time")
+TAIL_BYTES = 70_000.0  # of windows of up to 32,768 tokens: 151,024,099 to 151,080,556
 EARLIER_PREP = 1499  # train shards of exports that kept 10,000 documents for validation
 _OUTSIDE = re.compile(r"\w*precompute_outside", re.IGNORECASE)
-_VARIANT = re.compile(r"fineweb10B_sp(\d{3,5})")
-_MODEL = re.compile(r"(?:^|[/_])(\d{3,5})_bpe|sp(\d{3,5})\.model")
+_VARIANT = re.compile(r"fineweb10B_(?:sp|byte)(\d{3,5})")
+_MODEL = re.compile(r"(?<!\d)(\d{3,5})(?!\d)")  # in the name of a tokenizer's file
 
 
 def audit_log(log: SeedLog) -> list[Finding]:
@@ -106,8 +107,7 @@ def _belongs(log: SeedLog) -> Iterator[Finding]:
     settings = log.log.hyperparameters
     text = " ".join(f"{name}={value}" for name, value in settings.items())
     sizes = {f"data of {x}": int(x) for x in _VARIANT.findall(text)}
-    for pair in (match.groups() for match in _MODEL.finditer(text)):
-        size = pair[0] or pair[1]
+    for size in _MODEL.findall(Path(settings.get("tokenizer_path", "")).name):
         sizes[f"a tokenizer of {size}"] = int(size)
     if (told := settings.get("vocab_size", "")).isdigit():
         sizes[f"a vocabulary of {told}"] = int(told)
@@ -169,10 +169,10 @@ def _seq_len(log: SeedLog) -> int:
 
 def one_text(logs: Iterable[SeedLog]) -> list[tuple[float, str]]:
     """The byte counts that scores were divided by, where they differ by more than digits leave."""
-    counted = sorted((log.log.implied_bytes, log) for log in logs if log.log.implied_bytes)
+    held = [(log.log.implied_bytes or 0.0, log.name, log) for log in logs if log.log.implied_bytes]
     groups: list[tuple[float, str]] = []
-    for implied, log in counted:
-        room = room_of(log.log, implied) + 40_000.0  # a tail of 16,384 tokens
+    for implied, name, log in sorted(held, key=lambda one: one[:2]):
+        room = room_of(log.log, implied) + TAIL_BYTES
         if not groups or implied - groups[-1][0] > room:
-            groups.append((implied, log.name))
+            groups.append((implied, name))
     return groups
