@@ -122,7 +122,7 @@ FAILURES = (
         what="shards and tokenizer that do not belong together",
         source="pull request 2071",
         status="community",
-        rules=("tokenizer", "vocabulary", "decoding"),
+        rules=("tokenizer", "vocabulary", "encoding", "decoding"),
     ),
     Ruling(
         id="B17",
