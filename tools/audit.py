@@ -1,16 +1,16 @@
-"""Audit a score: logs, the bytes of data, and the rule book that both are held to."""
+"""Audit what others and we claim: logs, the bytes of data, and the rule book behind both."""
 
 from __future__ import annotations
 
 import argparse
 
-from tools.auditing.book import add_rules
-from tools.auditing.data import add_data
-from tools.auditing.logs import add_logs
+from tools.auditing import book, data, logs
+
+SUBJECTS = {"logs": logs, "data": data, "rules": book}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-    add_logs(verbs)
-    add_data(verbs)
-    add_rules(verbs)
+    subjects = parser.add_subparsers(title="subjects", required=True, metavar="SUBJECT")
+    for name, module in SUBJECTS.items():
+        summary = (module.__doc__ or "").split("\n", 1)[0]
+        module.add_arguments(subjects.add_parser(name, help=summary, description=module.__doc__))

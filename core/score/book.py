@@ -16,9 +16,7 @@ from core.score.questions import QUESTIONS
 from core.score.rules import RULES, SCORER_RULES, VALIDATION_BYTES, Rule, Ruling
 
 RULINGS = (*FAILURES, *CONDITIONS, *QUESTIONS)
-DATA_RULES = tuple(
-    Rule(id=id, what=what, source=what, date="") for id, what in DATA_SOURCES.items()
-)
+DATA_RULES = tuple(Rule(id=id, what=what, source=what) for id, what in DATA_SOURCES.items())
 BOOK: dict[str, Rule] = {rule.id: rule for rule in (*RULES, *DATA_RULES, *SCORER_RULES, *RULINGS)}
 CANONICAL_BYTES = sum(VALIDATION_BYTES) / 2  # of the task's validation text, for ratios alone
 
@@ -56,7 +54,7 @@ def entry(rule: Rule) -> dict[str, Any]:
     return {
         "id": rule.id,
         "text": rule.what,
-        "date": rule.date,
+        "date": rule.when,
         "source": rule.source,
         "status": rule.status,
         "rules": list(rule.rules) if isinstance(rule, Ruling) else [],

@@ -37,7 +37,12 @@ class Rule:
     what: str
     source: str
     status: Authority = "toolkit"
-    date: str = PERIOD
+    date: str = ""  # a day, where one is known
+
+    @property
+    def when(self) -> str:
+        """Its day, or the period of the threads; nothing where no thread made it."""
+        return self.date or ("" if self.status == "toolkit" else PERIOD)
 
 
 @dataclass(frozen=True, kw_only=True)

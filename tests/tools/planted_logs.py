@@ -27,7 +27,7 @@ class Planted:
     """One case: `make` writes it below a folder and gives the words for the audit."""
 
     name: str
-    names: str  # B1 to B18, L1 to L28; nothing for an honest one
+    names: str  # B1 to B18, L1 to L28, or a rule; nothing for an honest one
     make: Callable[[Path], list[Path]]
     fails: frozenset[str] = frozenset()
     open: frozenset[str] = frozenset()
@@ -224,7 +224,7 @@ PLANTED = (
         "whole split",
         "implied bytes",
     ),
-    _case("bytes that do not fit", "B1", own(bpb_bytes=266_000), BYTES_WRONG),
+    _case("bytes that do not fit", BYTES_WRONG, own(bpb_bytes=266_000), BYTES_WRONG),
     _case(
         *("the task's tokens with more bytes", "B1"),
         *(own(62_021_700, 176_332_748), BYTES_WRONG),

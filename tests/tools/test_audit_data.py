@@ -13,9 +13,10 @@ import pytest
 
 from core.data.export import tokenize
 from core.score.book import BOOK
+from tests.audit_bytes import named, of
 from tests.core.tiny_models import tiny
 from tests.tools.planted_data import DOCUMENTS, HONEST, PLANTED, VAL_DOCS, Bench, Planted, reference
-from tests.tools.test_audit_logs import FIELDS, named, of
+from tests.tools.test_audit_logs import FIELDS
 from tools.main import main
 
 Capture = pytest.CaptureFixture[str]

@@ -10,10 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from core.score.book import BOOK, RULINGS, covering, looks_like, open_questions, ruled
+from core.score.book import BOOK, RULINGS, looks_like, open_questions, ruled
+from tests.audit_bytes import named, of, open_rows, signs
+from tests.readme import ROOT
+from tests.tools import planted_data
 from tests.tools.planted_logs import HONEST, PLANTED, Planted
-from tests.tools.records import log_of, write_record
+from tests.tools.records import LOG, log_of, write_record
+from tools.auditing.log_rules import audit_log, one_text, tails
+from tools.auditing.logs import row
+from tools.auditing.verdicts import as_text
+from tools.checks.seed_logs import read_seed_log
 from tools.main import main
 
 Capture = pytest.CaptureFixture[str]
@@ -25,17 +34,6 @@ def told(capsys: Capture, *words: object) -> tuple[int, dict[str, Any]]:
     code = main(["audit", "logs", *map(str, words), "--json"])
     fields: dict[str, Any] = json.loads(capsys.readouterr().out)
     return code, fields
-
-
-def of(findings: list[dict[str, str]], status: str) -> set[str]:
-    return {one["rule"] for one in findings if one["status"] == status}
-
-
-def named(findings: list[dict[str, str]]) -> set[str]:
-    """Failures and conditions that the findings which do not pass stand for or speak of."""
-    bad = [one for one in findings if one["status"] != "PASS"]
-    words = {x for one in bad for x in re.findall(r"\b[BL]\d+\b", one["evidence"])}
-    return words | {x for one in bad for x in (one["rule"], *covering(one["rule"]))}
 
 
 @pytest.mark.parametrize("case", PLANTED, ids=lambda case: case.name)
@@ -111,6 +109,32 @@ def test_a_hundred_logs_take_seconds(tmp_path: Path, capsys: Capture) -> None:
     assert time.monotonic() - before < 20  # 0.5 s on an idle core; a machine may be busy
 
 
+WORDS = st.sampled_from(
+    [
+        *LOG.replace("{", "").replace("}", "").splitlines(),
+        "final_x_exact val_loss:2.0 val_bpb:1e-300 tokens:9 bytes:0 eval_time:1e300ms",
+        "final_x_exact val_loss:inf val_bpb:0.0 tokens:999999999999999",
+        "final_x_exact val_loss:1e-300 val_bpb:1e300 tokens:1",
+        "Total submission size x: 999999999999999999 bytes",
+        "GPTQ:collected 1 Hessians in nans",
+        "phases train:1e300s calibrate:nans",
+        "world_size:8 tokenizer_path=00000_bpe.model vocab_size:0",
+        "train_seq_len:0 eval_seq_len:-1",
+        "\0\x1b[31m|`\ud800",
+    ]
+)
+
+
+@given(st.lists(WORDS, max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_no_text_raises(lines: list[str]) -> None:
+    log = read_seed_log("x.log", "\n".join(lines).encode("utf-8", "replace"))
+    findings = [*audit_log(log), *tails([log])]
+    assert findings and row(log, findings)["log"] == "x.log"
+    one_text([log])
+    as_text([row(log, findings)], findings).encode()
+
+
 def test_what_is_no_log_gets_a_sentence(tmp_path: Path, capsys: Capture) -> None:
     for word in (tmp_path, tmp_path / "absent.log", "no*such"):
         assert main(["audit", "logs", str(word)]) == 1
@@ -134,11 +158,11 @@ def test_the_book_has_every_id_and_each_names_what_exists(capsys: Capture) -> No
     rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)["rules"]}
     expected = [f"B{i}" for i in range(1, 19)] + [f"L{i}" for i in range(1, 29)]
     assert set(expected) | {f"Q{i}" for i in range(1, 9)} <= rows.keys() == BOOK.keys()
-    for row in rows.values():
-        assert row["text"] and row["source"]
-        assert row["status"] in ("organiser", "relayed", "community", "toolkit", "open")
-        assert re.fullmatch(r"(2026-\d\d(-\d\d)?( to 2026-\d\d)?)?", row["date"])
-        assert set(row["rules"]) <= rows.keys()
+    for held in rows.values():
+        assert held["text"] and held["source"]
+        assert held["status"] in ("organiser", "relayed", "community", "toolkit", "open")
+        assert re.fullmatch(r"(2026-\d\d(-\d\d)?( to 2026-\d\d)?)?", held["date"])
+        assert set(held["rules"]) <= rows.keys()
     assert rows["implied bytes"]["covers"] == ["B1", "B5", "B6", "B7", "B9", "B14", "B15", "B18"]
     assert len({rule.id for rule in RULINGS}) == len(RULINGS)
 
@@ -162,3 +186,14 @@ def test_signs_of_failures_do_not_overlap() -> None:
     spans = sorted(rule.ratio for rule in RULINGS if isinstance(rule.ratio, tuple))
     assert all(one[1] < two[0] for one, two in pairwise(spans))
     assert looks_like(1.0) is None and looks_like(1.5) is None
+
+
+def test_the_page_has_every_case() -> None:
+    """docs/audit-bytes.md is printed by tests/audit_bytes.py: no case without its row."""
+    text = (ROOT / "docs" / "audit-bytes.md").read_text(encoding="utf-8")
+    for case in (*PLANTED, *HONEST, *planted_data.PLANTED, *planted_data.HONEST):
+        expected = ", ".join(sorted(case.fails)) or ("none: open" if case.names else "none")
+        start = f"| {case.name} | {case.names or 'honest'} | {expected} |"
+        assert start in text, f"{case.name}: run python -m tests.audit_bytes"
+    assert "WRONGLY" not in text and signs() in text and open_rows() in text
+    assert f"{len(BOOK)} rows" in text

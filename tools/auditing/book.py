@@ -1,20 +1,15 @@
-"""`golf audit rules`: the rule book, with dates, sources and what nobody has decided."""
+"""The rule book, with dates, sources and what nobody has decided."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from core.arch.fields import closest
 from core.score.book import BOOK, entry
 from tools.say import UsageError, print_json
 
 
-def add_rules(verbs: Any) -> None:
-    """The verb's words; `verbs` is what add_subparsers gives."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        "rules", help="the rule book as data", description=__doc__
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", nargs="?", help="as B7, L12, Q4 or 'implied bytes' (all of them)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.set_defaults(run=run_rules)

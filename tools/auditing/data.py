@@ -1,4 +1,4 @@
-"""`golf audit data`: shards, tokenizer, sidecar, a claimed byte table, and the documents behind."""
+"""Shards, tokenizer, sidecar, a claimed byte table, and the documents behind."""
 
 from __future__ import annotations
 
@@ -28,11 +28,7 @@ from tools.say import UsageError, print_json
 VAL_DOCS = 50_000  # the first of the task's documents
 
 
-def add_data(verbs: Any) -> None:
-    """The verb's words; `verbs` is what add_subparsers gives."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        "data", help="byte tables, shards, sidecars, splits", description=__doc__
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="a folder of shards, or one shard")
     parser.add_argument("--tokenizer", required=True, help="the tokenizer of the shards")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""`golf audit logs`: any number of logs and records folders, one row a log, and what is wrong."""
+"""Any number of logs and records folders, one row a log, and what is wrong."""
 
 from __future__ import annotations
 
@@ -39,11 +39,7 @@ class Audit:
     findings: list[Finding]
 
 
-def add_logs(verbs: Any) -> None:
-    """The verb's words; `verbs` is what add_subparsers gives."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        "logs", help="logs and records folders: scores, bytes, sizes, times", description=__doc__
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="logs, run folders, records folders, patterns"
     )
@@ -78,11 +74,13 @@ def audit_logs(words: Sequence[str]) -> Audit:
     findings: list[Finding] = []
     recorded = [pair for root in places.records for pair in _of_record(root, findings)]
     rows += [row(log, mine) for log, mine in recorded]
-    alone = [log for log in _opened(places) if is_log(log) or Path(log.name) in asked]
-    for log in alone:
-        mine = audit_log(log)
-        findings += mine
-        rows.append(row(log, mine))
+    alone = []
+    for log in _opened(places):
+        if is_log(log) or Path(log.name) in asked:
+            mine = audit_log(log)
+            findings += mine
+            rows.append(row(log, mine))
+            alone.append(replace(log, data=b"", log=replace(log.log, embedded_source=None)))
     if not rows and not places.records:
         raise ValueError(f"{', '.join(words)}: no logs; expected *.log, *.txt or run folders")
     findings += [*_of_folders(alone), *tails([*(log for log, _ in recorded), *alone])]
