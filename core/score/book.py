@@ -13,7 +13,8 @@ from core.data.findings import Finding, Status
 from core.score.conditions import CONDITIONS
 from core.score.failures import FAILURES
 from core.score.questions import QUESTIONS
-from core.score.rules import RULES, SCORER_RULES, VALIDATION_BYTES, Rule, Ruling
+from core.score.rules import RULES, SCORER_RULES, VALIDATION_BYTES
+from core.score.ruling import Rule, Ruling
 
 RULINGS = (*FAILURES, *CONDITIONS, *QUESTIONS)
 DATA_RULES = tuple(Rule(id=id, what=what, source=what) for id, what in DATA_SOURCES.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.score.rules import Ruling
+from core.score.ruling import Ruling
 
 FAILURES = (
     Ruling(

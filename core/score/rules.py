@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from core.data.findings import Finding, Status
+from core.score.ruling import Rule, ScorerRule
 
 RUNS = 3  # of one configuration, for a record
 TRAIN_S = 600.0
@@ -22,44 +21,6 @@ VALIDATION_TOKENS = (62_021_632, 45_508_608, 40_540_160, 47_853_343, 151_130_112
 TASK_TOKENIZERS = {
     "4f5e8adb109c66b4886963bc75a7befd73bda36d27fd7102df8e9e66503b0e2a": "fineweb_1024_bpe.model"
 }
-
-
-# By whom a rule was made. relayed: an organiser's, second hand; open: nobody has decided it.
-Authority = Literal["organiser", "relayed", "community", "toolkit", "open"]
-PERIOD = "2026-03 to 2026-05"  # of the threads, where a day is not known
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """One rule: how it is called, what it asks, its source, by whom it was made, and when."""
-
-    id: str
-    what: str
-    source: str
-    status: Authority = "toolkit"
-    date: str = ""  # a day, where one is known
-
-    @property
-    def when(self) -> str:
-        """Its day, or the period of the threads; nothing where no thread made it."""
-        return self.date or ("" if self.status == "toolkit" else PERIOD)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScorerRule(Rule):
-    """A rule of scoring."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ruling(Rule):
-    """A known failure, a condition or an open question, and what looks at it (core/score/book.py).
-
-    `ratio`: how many times the true bytes were counted where the failure was seen.
-    """
-
-    rules: tuple[str, ...] = ()  # of these are the findings; none: nothing here can see it
-    ratio: tuple[float, float] | None = None
-    about: tuple[Literal["data", "logs", "scorer"], ...] = ()  # reports that name it, while open
 
 
 RULES = (
