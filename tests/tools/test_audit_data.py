@@ -87,6 +87,19 @@ def test_totals_and_positions_are_exact(bench: Bench, capsys: Capture) -> None:
     assert f"id {tokens[at]} {piece!r} counts" in said["B1"]
 
 
+def test_a_bos_with_bytes_belongs_to_the_document_that_it_begins(
+    bench: Bench, capsys: Capture
+) -> None:
+    arrays = reference(bench.tokenizer)
+    arrays["base_bytes"][bench.tokenizer.bos_id] = 3
+    bench.claim(arrays)
+    second = np.flatnonzero(bench.tokens("val") == bench.tokenizer.bos_id)[1]
+    _, fields = told(capsys, bench)
+    said = {x["rule"]: x["evidence"] for x in fields["findings"] if x["status"] == "FAIL"}
+    assert set(said) == {"B4", "decoding"}
+    assert f"token {second} of validation (document 1), '<s>': counts 3" in said["decoding"]
+
+
 @pytest.mark.parametrize("block_tokens", [2, 7, 50])
 def test_blocks_do_not_matter(
     block_tokens: int, bench: Bench, capsys: Capture, monkeypatch: pytest.MonkeyPatch
