@@ -19,6 +19,7 @@ from core.score.ruling import Rule, Ruling
 RULINGS = (*FAILURES, *CONDITIONS, *QUESTIONS)
 DATA_RULES = tuple(Rule(id=id, what=what, source=what) for id, what in DATA_SOURCES.items())
 BOOK: dict[str, Rule] = {rule.id: rule for rule in (*RULES, *DATA_RULES, *SCORER_RULES, *RULINGS)}
+PERIOD = "2026-03 to 2026-05"  # of the threads, where a day is not known
 CANONICAL_BYTES = sum(VALIDATION_BYTES) / 2  # of the task's validation text, for ratios alone
 
 
@@ -50,12 +51,17 @@ def looks_like(ratio: float) -> Ruling | None:
     return None
 
 
+def when(rule: Rule) -> str:
+    """Its day, or the period of the threads; nothing where no thread made it."""
+    return rule.date or ("" if rule.status == "toolkit" else PERIOD)
+
+
 def entry(rule: Rule) -> dict[str, Any]:
     """A row as JSON data."""
     return {
         "id": rule.id,
         "text": rule.what,
-        "date": rule.when,
+        "date": when(rule),
         "source": rule.source,
         "status": rule.status,
         "rules": list(rule.rules) if isinstance(rule, Ruling) else [],

@@ -7,7 +7,6 @@ from typing import Literal
 
 # By whom a rule was made. relayed: an organiser's, second hand; open: nobody has decided it.
 Authority = Literal["organiser", "relayed", "community", "toolkit", "open"]
-PERIOD = "2026-03 to 2026-05"  # of the threads, where a day is not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +18,6 @@ class Rule:
     source: str
     status: Authority = "toolkit"
     date: str = ""  # a day, where one is known
-
-    @property
-    def when(self) -> str:
-        """Its day, or the period of the threads; nothing where no thread made it."""
-        return self.date or ("" if self.status == "toolkit" else PERIOD)
 
 
 @dataclass(frozen=True, kw_only=True)
