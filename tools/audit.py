@@ -1,12 +1,12 @@
-"""Audit what others and we claim: scorers tested dynamically, adapters for them written."""
+"""Audit what others and we claim: scorers, logs, bytes of data, and the rule book behind all."""
 
 from __future__ import annotations
 
 import argparse
 
-from tools.auditing import scaffold, scorer
+from tools.auditing import book, data, logs, scaffold, scorer
 
-SUBJECTS = {"scorer": scorer, "scaffold": scaffold}
+SUBJECTS = {"logs": logs, "data": data, "scorer": scorer, "scaffold": scaffold, "rules": book}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "get", help="the task's published data from the Hub", description=data_get.__doc__
     )
     data_get.add_arguments(get)
-    get.set_defaults(run=lambda args: data_get.run(args, _told))
+    get.set_defaults(run=lambda args: data_get.run(args, told))
     make = verbs.add_parser("tokenize", help="documents (.jsonl, .jsonl.gz, .txt) to shards")
     make.add_argument("inputs", nargs="*", type=Path, help="files or folders")
     make.add_argument("--from-shards", type=Path, metavar="DIR", help="shards in place of inputs")
@@ -97,7 +97,7 @@ def run_tokenize(args: argparse.Namespace) -> int:
 def run_verify(args: argparse.Namespace) -> int:
     tokenizer = open_tokenizer(args.tokenizer)
     read = 0
-    with _told(bytes_to_read(args.path)) as tell:
+    with told(bytes_to_read(args.path)) as tell:
 
         def more(count: int) -> None:
             nonlocal read
@@ -147,7 +147,7 @@ def _check_words(args: argparse.Namespace) -> None:
 
 def _tokenized(args: argparse.Namespace) -> dict[str, Any]:
     tokenizer = open_tokenizer(args.tokenizer)
-    with _told(sum(file.stat().st_size for file in input_files(args.inputs))) as tell:
+    with told(sum(file.stat().st_size for file in input_files(args.inputs))) as tell:
         return tokenize_files(
             args.inputs,
             tokenizer,
@@ -162,7 +162,7 @@ def _tokenized(args: argparse.Namespace) -> dict[str, Any]:
 def _retokenized(args: argparse.Namespace) -> dict[str, Any]:
     old, new = open_tokenizer(args.old_tokenizer), open_tokenizer(args.tokenizer)
     files = [*split_files(args.from_shards, "val"), *split_files(args.from_shards, "train")]
-    with _told(sum(file.stat().st_size for file in files)) as tell:
+    with told(sum(file.stat().st_size for file in files)) as tell:
         return retokenize(
             args.from_shards,
             old,
@@ -174,7 +174,7 @@ def _retokenized(args: argparse.Namespace) -> dict[str, Any]:
         )
 
 
-class _Told:
+class Told:
     """Hears bytes read (and documents done): a bar on a terminal, else a line now and then."""
 
     def __init__(self, total_bytes: int, bar: Progress | None) -> None:
@@ -206,15 +206,15 @@ class _Told:
 
 
 @contextmanager
-def _told(total_bytes: int) -> Iterator[_Told]:
+def told(total_bytes: int) -> Iterator[Told]:
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Told(total_bytes, None)
+        yield Told(total_bytes, None)
         return
     columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     text = TextColumn("{task.description}")
     with Progress(BarColumn(), *columns, text, console=console, transient=True) as bar:
-        yield _Told(total_bytes, bar)
+        yield Told(total_bytes, bar)
 
 
 def _print_findings(findings: list[Finding]) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 
 from core.artifact.container import Artifact, identity, read, weights
 from core.data.batches import Data
+from core.data.export import read_manifest
+from core.data.reencoding import check_encoding
+from core.data.tokenizer import open_tokenizer
 from core.score.bpb import Scored, Tally
 from core.score.modified import Modified, modify
 from core.score.resume import Task, data_hash
@@ -44,6 +47,8 @@ def score_artifact(
         settings.allow_lossy,
         settings.windows_by,
     )
+    if read_manifest(Path(where.path)) is None:  # nobody says whose shards these are
+        check_encoding(open_tokenizer(where.tokenizer), validation.stream)
     job = Job(
         artifact=artifact,
         model=model,

@@ -18,6 +18,7 @@ RULES = {  # rule: where it comes from
     "hash": "manifest.json: SHA-256 of every file",
     "tokenizer": "manifest.json: SHA-256 of the tokenizer; pull request 2071",
     "vocabulary": "shard format: every token is a piece of the tokenizer",
+    "encoding": "tokens are what the tokenizer makes of their own text; pull request 2071",
     "starts with BOS": "shard format: one BOS before each document",
     "counts": "manifest.json: tokens and documents of every split",
     "overlap": "no document may be in train and validation; pull request 2127",

@@ -33,6 +33,7 @@ def verify(
     findings = [*_headers(shards), *_sequence(shards), *_manifest(shards), *_hashes(shards)]
     findings += verify_tokens.overlap(shards)  # reads both splits
     findings += verify_tokens.vocabulary(shards)
+    findings += verify_tokens.encoding(shards)
     findings += verify_tokens.starts(shards)
     findings += verify_tokens.counts(shards)
     findings += verify_tokens.sidecar(shards)

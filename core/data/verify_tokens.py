@@ -9,6 +9,7 @@ import numpy as np
 from core.data.decoding import check_decoding
 from core.data.findings import Finding, Scan, Shards, Status, say
 from core.data.info import counted_blocks
+from core.data.reencoding import check_encoding
 from core.data.runs import document_hashes, shard_blocks
 from core.data.shards import Tokens, TokenStream, open_shard
 from core.data.token_bytes import byte_table, check_table
@@ -42,10 +43,6 @@ def overlap(shards: Shards) -> Iterator[Finding]:
         yield say("overlap", "PASS", shards.path, f"{' and '.join(counts)} documents, all apart")
 
 
-def _usable(shards: Shards, name: str) -> bool:
-    return bool(shards.files[name]) and name not in shards.broken
-
-
 def _scan(shards: Shards, split: str) -> Iterator[int]:
     """The hash of every document of a split; its Scan fills on the way."""
     scan = shards.scans[split] = Scan()
@@ -69,6 +66,21 @@ def vocabulary(shards: Shards) -> Iterator[Finding]:
         status: Status = "PASS" if scan.largest < size else "FAIL"
         evidence = f"largest token {scan.largest}, the tokenizer has {size} pieces"
         yield say("vocabulary", status, split, evidence)
+
+
+def encoding(shards: Shards) -> Iterator[Finding]:
+    """What tells another tokenizer's shards where no manifest does."""
+    for split, scan in shards.scans.items():
+        if scan.largest >= shards.tokenizer.vocab_size:
+            yield say("encoding", "UNDECIDED", split, "tokens outside the vocabulary")
+            continue
+        stream = TokenStream([open_shard(path) for path in shards.files[split]])
+        try:
+            evidence = check_encoding(shards.tokenizer, stream)
+        except ValueError as error:
+            yield say("encoding", "FAIL", split, str(error))
+            continue
+        yield say("encoding", "PASS", split, evidence)
 
 
 def starts(shards: Shards) -> Iterator[Finding]:

@@ -238,7 +238,7 @@ def test_a_shard_alone(folder):
     statuses = {f.rule: f.status for f in findings}
     assert statuses.pop("overlap") == statuses.pop("manifest") == "UNDECIDED"
     assert statuses == dict.fromkeys(
-        ["header", "vocabulary", "starts with BOS", "byte table", "decoding"], "PASS"
+        ["header", "vocabulary", "encoding", "starts with BOS", "byte table", "decoding"], "PASS"
     )
     with pytest.raises(ValueError, match="a byte sidecar"):
         verify(folder / "fineweb_val_bytes_000000.bin", tiny())

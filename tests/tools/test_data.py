@@ -310,7 +310,7 @@ def test_plain_progress_tells_what_is_left(
 ) -> None:
     clock = iter([0.0, 1.0, 5.0, 12.0, 13.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    with tools.data._told(1_000) as tell:
+    with tools.data.told(1_000) as tell:
         for read in (500, 600, 720, 730):  # what was there at first has no speed
             tell(read, read // 10)
     lines = capsys.readouterr().err.splitlines()

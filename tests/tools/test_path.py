@@ -99,6 +99,16 @@ def test_the_folder_passes(folder: Path, capsys: Capture) -> None:
     assert len(passed) == 21
 
 
+def test_its_logs_pass_the_audit(folder: Path, runs: list[Path], capsys: Capture) -> None:
+    """The folder with its claims, and the runs by themselves, on another text than the task's."""
+    for place, claimed in ((folder, {"identity", "numbers", "score"}), (runs[0].parent, set())):
+        report = told(capsys, "audit", "logs", place)
+        assert report["passes"] and len(report["logs"]) == len(SEEDS), failed(report)
+        passed = {one["rule"] for one in report["findings"] if one["status"] == "PASS"}
+        assert passed >= {"logs", "whole split", "lossless", "model bytes", "cap"} | claimed
+        assert {log["seed"] for log in report["logs"]} == set(SEEDS)
+
+
 def failed(report: dict[str, Any]) -> set[str]:
     return {one["rule"] for one in report["findings"] if one["status"] == "FAIL"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import pytest
 
 from core.arch.noise import normal
 from core.arch.params import init_params
+from core.data.shards import ShardWriter, open_shard
+from core.data.tokenizer import train_tokenizer
 from core.score.bpb import Tally
 from core.score.subsets import SUBSETS, Subset
 from core.train.clock import BudgetClock
 from core.train.finish import pack
-from tests.conftest import Text
+from tests.conftest import VOCAB_SIZE, Text
 from tools import scoring
 from tools.main import main
 
@@ -140,6 +143,29 @@ def test_what_a_user_can_get_wrong(
 ) -> None:
     found, out, err = golf(capsys, text, model, *words)
     assert (found, out, sentence in err) == (code, "", True), err
+
+
+def test_data_that_do_not_belong_together_get_a_sentence(
+    capsys: Capture, text: Text, model: Path, tmp_path: Path
+) -> None:
+    """Another tokenizer of the size, told and not told; a sidecar of another length."""
+    other = tmp_path / "other.model"
+    turned = [document[::-1] for document in text.documents]
+    assert train_tokenizer(turned, VOCAB_SIZE, other).vocab_size == text.tokenizer.vocab_size
+    code, _, err = golf(capsys, text, model, "--tokenizer", other)
+    assert code == 1 and "wrong tokenizer for the shards" in err
+    shards = tmp_path / "shards"
+    shutil.copytree(text.shards, shards)
+    (shards / "manifest.json").unlink()
+    code, _, err = golf(capsys, text, model, "--data", shards, "--tokenizer", other)
+    assert code == 1 and "the shards were not made with other" in err
+    [sidecar] = shards.glob("fineweb_val_bytes_*")
+    tokens = open_shard(sidecar)[:-5].copy()
+    sidecar.unlink()
+    with ShardWriter(shards, "fineweb_val_bytes") as writer:
+        writer.write(tokens)
+    code, _, err = golf(capsys, text, model, "--data", shards)
+    assert code == 1 and f"the byte sidecar counts {len(tokens)} tokens" in err
 
 
 def interrupt_in_batch(

@@ -1,1 +1,1 @@
-"""Audits: what a scorer does is tested, and where it was held is said."""
+"""What `golf audit` looks at: a scorer, the bytes of data, logs."""

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from core.data.findings import Finding
-from core.score.rules import BY_ID, SCORER_BY_ID, Rule
+from core.score.rules import BY_ID, SCORER_BY_ID
+from core.score.ruling import Rule
 from tools.checks.report import cell, plain, tally
 
 STATUSES = {"FAIL": "Failed", "UNDECIDED": "Not decided", "PASS": "Passed"}

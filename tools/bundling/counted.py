@@ -15,6 +15,7 @@ from pathlib import Path
 
 from core.arch.fields import to_plain
 from core.train.recipe import Recipe
+from tools.environment import variables
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE_FROM = ("core", "backend_torch", "tools/bundling")
@@ -38,7 +39,7 @@ def counted(recipe: Recipe, kind: str, make: Callable[[], int]) -> int:
 
 
 def _folder() -> Path:
-    named = os.environ.get("XDG_CACHE_HOME")
+    named = variables().get("XDG_CACHE_HOME")
     return (Path(named) if named else Path.home() / ".cache") / "golf" / "code_bytes"
 
 

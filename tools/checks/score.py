@@ -9,7 +9,8 @@ from decimal import Decimal
 from typing import Any
 
 from core.data.findings import Finding
-from core.score.rules import VALIDATION_BYTES, found
+from core.score.book import CANONICAL_BYTES, looks_like
+from core.score.rules import VALIDATION_BYTES, VALIDATION_TOKENS, found
 from core.score.stats import sample
 from tools.checks.case import Case
 from tools.checks.numbers import check_numbers
@@ -201,10 +202,8 @@ def _implied(case: Case) -> Iterator[Finding]:
 
 
 def _implied_of(case: Case, log: SeedLog, implied: float) -> Finding:
-    score, told = log.log.score, log.log.bytes
-    assert score is not None
-    rounded = all(round(x, 4) == x for x in (score.val_loss, score.val_bpb))
-    room = 2.0 + implied * (1e-4 if rounded else 2e-8)  # what the printed digits leave open
+    told = log.log.bytes
+    room = room_of(log.log, implied)
     said = f"{implied:,.0f} bytes implied"
     if told is not None and abs(told - implied) > room:
         said += f", {told:,} told: loss, BPB, tokens and bytes do not fit together"
@@ -213,10 +212,35 @@ def _implied_of(case: Case, log: SeedLog, implied: float) -> Finding:
     if low - room <= implied <= high + room:
         return found("implied bytes", "PASS", log.name, f"{said}, as of the task's validation text")
     said += f"; the task's validation text gives {low:,} to {high:,}"
-    if told is not None and not case.record:
+    if told is not None and not case.record and not _of_the_task(log.log):
         said += ": another text, whose score compares with nothing on the leaderboard"
         return found("implied bytes", "UNDECIDED", log.name, said)
+    ratio = implied / CANONICAL_BYTES
+    if (like := looks_like(ratio)) is not None:
+        said += f"; {ratio:.4f} times that looks like {like.id}: {like.what}"
     return found("implied bytes", "FAIL", log.name, said)
+
+
+def room_of(log: RunLog, implied: float) -> float:
+    """Bytes that the printed digits of a score leave open."""
+    score = log.score
+    assert score is not None
+    rounded = all(round(x, 4) == x for x in (score.val_loss, score.val_bpb))
+    return 2.0 + implied * (1e-4 if rounded else 2e-8)
+
+
+def bytes_per_token(log: RunLog) -> float | None:
+    """What a score was divided by, a token; None where it is not printed in full."""
+    score = log.score
+    if score is None or not usable(score) or round(score.val_bpb, 4) == score.val_bpb:
+        return None
+    return score.val_loss / math.log(2.0) / score.val_bpb
+
+
+def _of_the_task(log: RunLog) -> bool:
+    """Whether so many targets are the task's whole validation text, but for a tail."""
+    tokens = log.tokens or 0
+    return any(abs(whole - tokens) <= MAX_TAIL for whole in VALIDATION_TOKENS)
 
 
 def _is_number(value: Any) -> bool:

@@ -10,7 +10,7 @@ from core.score.stats import sample
 from tools.checks.folder import Entry, Folder
 from tools.strangers.logs import MAX_BYTES, RunLog, read_text
 
-MAX_LOGS = 64
+MAX_LOGS = 128
 MAX_LOGS_BYTES = 16 << 20  # of all logs; each may have MAX_BYTES
 _START = re.compile(r"^recipe:(\S{1,80}) hash:([0-9a-f]{16}) seed:(\d{1,15}) ", re.M)
 _IDENTITY = re.compile(r"^identity:([0-9a-f]{64})$", re.M)

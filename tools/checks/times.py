@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from core.data.findings import Finding, Status
-from core.score.rules import EVAL_S, OVERRUN_S, TRAIN_S, WORLD_SIZE, found
+from core.score.rules import ACCEPTED_S, EVAL_S, OVERRUN_S, TRAIN_S, WORLD_SIZE, found
 from tools.checks.case import Case
 from tools.checks.seed_logs import SeedLog
 
@@ -38,7 +38,8 @@ def _training_time(case: Case, log: SeedLog) -> Finding:
     said = f"{seconds:.3f} of {TRAIN_S:.0f} s"
     if over <= 0:
         return found("training time", "PASS", log.name, said)
-    if over <= 2 * step_s and over <= OVERRUN_S:  # the last steps are slower than the average
+    room_s = max(2 * step_s, ACCEPTED_S)  # the last steps are slower than the average
+    if over <= min(room_s, OVERRUN_S):
         return found("training time", "PASS", log.name, f"{said}: the step that crosses the cap")
     if not case.record and UNLIMITED.search(_readme(case)):
         said += "; the README says unlimited compute"
