@@ -10,7 +10,7 @@ import mlx.nn as nn
 from mlx.core import array
 
 from backend_mlx.attend import attend
-from backend_mlx.linear import LINEARS, Linear
+from backend_mlx.linear import LINEARS, Linear, Side, beside
 from backend_mlx.ops import ACTIVATIONS, exclusive, gated, rms_norm, rotate
 from core.arch.spec import ModelSpec, Routing
 
@@ -48,11 +48,12 @@ class Attention(nn.Module):
         if spec.shares_values(block):
             self.value_share = mx.zeros(1)
 
-    def __call__(self, x: array, given: Given) -> array:
+    def __call__(self, x: array, given: Given, side: Side | None = None) -> array:
         spec, (rows, time, _) = self.spec, x.shape
-        q = self.c_q(x).reshape(rows, time, spec.num_heads, spec.head_dim)
-        k = self.c_k(x).reshape(rows, time, spec.num_kv_heads, spec.head_dim)
-        v = self.c_v(x).reshape(rows, time, spec.num_kv_heads, spec.head_dim)
+        shared = rows, time, spec.num_kv_heads, spec.head_dim
+        q = beside(self.c_q(x), x, side, "c_q").reshape(rows, time, spec.num_heads, spec.head_dim)
+        k = beside(self.c_k(x), x, side, "c_k").reshape(shared)
+        v = beside(self.c_v(x), x, side, "c_v").reshape(shared)
         v = self._with_values(v, given)
         q = rotate(rms_norm(q, spec.norm_eps), given.cos, given.sin)
         k = rotate(rms_norm(k, spec.norm_eps), given.cos, given.sin)
@@ -64,7 +65,8 @@ class Attention(nn.Module):
             opens = self.gate(x[..., : spec.attn_gate_dims])
             y = gated(y, opens, spec.attn_gate_scale, spec.attn_gate_gain)
         y = y.reshape(rows, time, spec.model_dim)
-        return self.proj(rms_norm(y, spec.norm_eps) if spec.norm_out_proj else y)
+        y = self.proj(rms_norm(y, spec.norm_eps) if spec.norm_out_proj else y)
+        return beside(y, x, side, "proj")
 
     def _with_values(self, v: array, given: Given) -> array:
         """v with a share of the first visit's, and with rows of the value table."""
@@ -120,13 +122,14 @@ class Block(nn.Module):
         mix = self.resid_mix.astype(x.dtype)
         return mix[0] * x + mix[1] * x0
 
-    def attended(self, x: array, given: Given) -> array:
+    def attended(self, x: array, given: Given, side: Side | None = None) -> array:
         """What attention adds to x."""
-        return self.attn_scale.astype(x.dtype) * self.attn(self._normed(x), given)
+        return self.attn_scale.astype(x.dtype) * self.attn(self._normed(x), given, side)
 
-    def fed(self, x: array) -> array:
+    def fed(self, x: array, side: Side | None = None) -> array:
         """What the MLP adds to x."""
-        return self.mlp_scale.astype(x.dtype) * self.mlp(self._normed(x))
+        normed = self._normed(x)
+        return self.mlp_scale.astype(x.dtype) * beside(self.mlp(normed), normed, side, "mlp")
 
     def _normed(self, x: array) -> array:
         x = rms_norm(x, self.spec.norm_eps)
@@ -139,6 +142,7 @@ class Layer(NamedTuple):
     attn: Block
     mlp: Block
     shares: array | None  # (2,), of what attention and the MLP add; none: all of it
+    side: Side | None = None  # adapters of this visit
 
     def mixed(self, x: array, x0: array) -> array:
         """x with the first embeddings mixed in, as the attention's block has it."""
@@ -146,12 +150,12 @@ class Layer(NamedTuple):
 
     def attended(self, x: array, given: Given) -> array:
         """What attention adds to x on this visit."""
-        added = self.attn.attended(x, given)
+        added = self.attn.attended(x, given, self.side)
         return added if self.shares is None else self.shares[0] * added
 
     def fed(self, x: array) -> array:
         """What the MLP adds to x on this visit."""
-        added = self.mlp.fed(x)
+        added = self.mlp.fed(x, self.side)
         return added if self.shares is None else self.shares[1] * added
 
 

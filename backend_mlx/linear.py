@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -68,6 +69,26 @@ class Random(nn.Module):
     def __call__(self, x: array) -> array:
         y = project(x, self._frozen)
         return y + self.up(self.down(x)) if self.rank else y
+
+
+class Low(NamedTuple):
+    """A matrix of low rank beside another: scale (x A^T) B^T, its own for each row of a batch."""
+
+    down: array  # A, (B, r, in)
+    up: array  # B, (B, out, r)
+    scale: float
+
+
+Side = dict[str, Low]  # of one visit by the names of what they stand beside, or of the head
+
+
+def beside(y: array, x: array, side: Side | None, name: str) -> array:
+    """y, and where there are adapters what the one of this name makes of x. x: (B, T, in)."""
+    if side is None:
+        return y
+    down, up, scale = side[name]
+    low = scale * (x @ down.astype(x.dtype).swapaxes(1, 2))
+    return y + low @ up.astype(x.dtype).swapaxes(1, 2)
 
 
 def ternary(weight: array, group: int) -> array:

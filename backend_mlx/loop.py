@@ -10,6 +10,7 @@ import mlx.core as mx
 from mlx.core import array
 from mlx.utils import tree_unflatten
 
+from backend_mlx.adapt import Learner
 from backend_mlx.attend import attention_choice
 from backend_mlx.distributed import Solo, open_group
 from backend_mlx.evaluate import Evaluator
@@ -19,6 +20,7 @@ from backend_mlx.optimizer import Optimizer, arrays, averaged
 from backend_mlx.qat import Rounding, put, rounded, row_steps
 from backend_mlx.weights import load_weights, parameters, to_numpy
 from core.arch.params import Weights, init_params
+from core.score.adapted import score_adapting
 from core.score.bpb import Scored
 from core.score.scoring import Validation, score
 from core.train.clock import BudgetClock, out_of_time
@@ -115,6 +117,11 @@ class Trainer:
         settings = self.recipe.score
         self._load(self._weights())
         nats_of = Evaluator(self.model, phase).nats
+        if self.recipe.score.adapt != "none" and validation.adaptation is not None:
+            learner, how = Learner(self.model, validation.adaptation), self.recipe
+            return score_adapting(
+                learner, nats_of, validation, how.arch, settings.batch, how.precision, ask
+            )
         return score(nats_of, validation, self.recipe.arch.seq_len, settings.batch, ask)
 
     def score_weights(

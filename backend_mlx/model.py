@@ -8,7 +8,7 @@ from mlx.core import array
 
 from backend_mlx.attend import sees_of
 from backend_mlx.block import LANES, ROUTES, Block, Given, Layer
-from backend_mlx.linear import Linear, project
+from backend_mlx.linear import Linear, Side, beside, project
 from backend_mlx.ops import before, cross_entropy, pair_buckets, rms_norm, softcap
 from core.arch.plan import Visit, forward_plan, longest, num_skips
 from core.arch.rope import longer_tables, rotary_tables
@@ -66,10 +66,13 @@ class GPT(nn.Module):
         self._cos = mx.array(cos)
         self._sin = mx.array(sin)
 
-    def __call__(self, tokens: array, phase: int = -1, last: int = 0) -> array:
+    def __call__(
+        self, tokens: array, phase: int = -1, last: int = 0, sides: list[Side] | None = None
+    ) -> array:
         """Capped logits, fp32 (B, T, V); of the `last` positions alone, where it is not 0.
 
         tokens: (B, T) integers. phase: which of the spec's orders the blocks run in.
+        sides: adapters of each visit, then of the head.
         """
         x = rms_norm(self._embed(tokens), self.spec.norm_eps)
         given = self._given(tokens, x)
@@ -80,7 +83,7 @@ class GPT(nn.Module):
                 x = self._joined(x, skips.pop(), visit.pop_skip)
             if self.spec.step_embed:
                 x = x + self.step_emb[visit.position].astype(x.dtype)
-            layer = self._layer(visit, x)
+            layer = self._layer(visit, x, None if sides is None else sides[visit.position])
             if visit.opens_lanes:
                 lane = x
             if visit.in_lanes:
@@ -95,17 +98,23 @@ class GPT(nn.Module):
                 skips.append(x)
         if last:
             x = x[:, -last:]
-        return self._head(rms_norm(x, self.spec.norm_eps))
+        x = rms_norm(x, self.spec.norm_eps)
+        return self._head(x, None if sides is None else sides[-1])
 
     def token_nats(
-        self, tokens: array, targets: array, phase: int = -1, z_loss: float = 0.0
+        self,
+        tokens: array,
+        targets: array,
+        phase: int = -1,
+        z_loss: float = 0.0,
+        sides: list[Side] | None = None,
     ) -> array:
         """Nats of each target, fp32 (B, L); in training with the z-loss, where there is one.
 
         targets: (B, L), those of the last L positions.
         """
         last = 0 if targets.shape == tokens.shape else targets.shape[1]
-        return cross_entropy(self(tokens, phase, last), targets, z_loss)
+        return cross_entropy(self(tokens, phase, last, sides), targets, z_loss)
 
     def _given(self, tokens: array, x0: array) -> Given:
         time = tokens.shape[1]
@@ -144,12 +153,12 @@ class GPT(nn.Module):
             x = x + self.smear_scale.astype(x.dtype) * share * before(x, tokens)
         return x
 
-    def _layer(self, visit: Visit, x: array) -> Layer:
-        """The blocks of a visit; its shares in x's dtype, where visits have any."""
+    def _layer(self, visit: Visit, x: array, side: Side | None) -> Layer:
+        """The blocks of a visit with its adapters; its shares in x's dtype, if it has any."""
         attn, mlp, shares = self.blocks[visit.attn], self.blocks[visit.mlp], None
         if self.spec.visit_scale:
             shares = self.visit_scale[visit.position].astype(x.dtype)
-        return Layer(attn, mlp, shares)
+        return Layer(attn, mlp, shares, side)
 
     def _joined(self, x: array, skip: array, row: int) -> array:
         """x and a skip: their sum, or by the gates some of one and the rest of the other."""
@@ -159,10 +168,10 @@ class GPT(nn.Module):
         share = mx.sigmoid(self.skip_gates[row]).astype(x.dtype)
         return share * x + (1.0 - share) * skip
 
-    def _head(self, x: array) -> array:
+    def _head(self, x: array, side: Side | None) -> array:
         if self.spec.embed_dim is not None:
             x = self.embed_out(x)
-        logits = self.matched(x)
+        logits = beside(self.matched(x), x, side, "head")
         if self.spec.head_bias:
             logits = logits + self.head_bias
         return softcap(logits, self.spec.softcap, self.spec.logit_softcap)

@@ -10,7 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from backend_torch.attend import attend
-from backend_torch.linear import LINEARS, Linear
+from backend_torch.linear import LINEARS, Linear, Side, beside
 from backend_torch.ops import ACTIVATIONS, exclusive, gated, rms_norm, rotate
 from core.arch.spec import ModelSpec, Routing
 
@@ -48,11 +48,12 @@ class Attention(nn.Module):
         if spec.shares_values(block):
             self.value_share = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Tensor, given: Given) -> Tensor:
+    def forward(self, x: Tensor, given: Given, side: Side | None = None) -> Tensor:
         spec, (rows, time, _) = self.spec, x.shape
-        q = self.c_q(x).reshape(rows, time, spec.num_heads, spec.head_dim)
-        k = self.c_k(x).reshape(rows, time, spec.num_kv_heads, spec.head_dim)
-        v = self.c_v(x).reshape(rows, time, spec.num_kv_heads, spec.head_dim)
+        shared = rows, time, spec.num_kv_heads, spec.head_dim
+        q = beside(self.c_q(x), x, side, "c_q").reshape(rows, time, spec.num_heads, spec.head_dim)
+        k = beside(self.c_k(x), x, side, "c_k").reshape(shared)
+        v = beside(self.c_v(x), x, side, "c_v").reshape(shared)
         v = self._with_values(v, given)
         q = rotate(rms_norm(q, spec.norm_eps), given.cos, given.sin)
         k = rotate(rms_norm(k, spec.norm_eps), given.cos, given.sin)
@@ -64,7 +65,8 @@ class Attention(nn.Module):
             opens = self.gate(x[..., : spec.attn_gate_dims])
             y = gated(y, opens, spec.attn_gate_scale, spec.attn_gate_gain)
         y = y.reshape(rows, time, spec.model_dim)
-        return self.proj(rms_norm(y, spec.norm_eps) if spec.norm_out_proj else y)
+        y = self.proj(rms_norm(y, spec.norm_eps) if spec.norm_out_proj else y)
+        return beside(y, x, side, "proj")
 
     def _with_values(self, v: Tensor, given: Given) -> Tensor:
         """v with a share of the first visit's, and with rows of the value table."""
@@ -120,13 +122,14 @@ class Block(nn.Module):
         mix = self.resid_mix.to(x.dtype)
         return mix[0] * x + mix[1] * x0
 
-    def attended(self, x: Tensor, given: Given) -> Tensor:
+    def attended(self, x: Tensor, given: Given, side: Side | None = None) -> Tensor:
         """What attention adds to x."""
-        return self.attn_scale.to(x.dtype) * self.attn(self._normed(x), given)
+        return self.attn_scale.to(x.dtype) * self.attn(self._normed(x), given, side)
 
-    def fed(self, x: Tensor) -> Tensor:
+    def fed(self, x: Tensor, side: Side | None = None) -> Tensor:
         """What the MLP adds to x."""
-        return self.mlp_scale.to(x.dtype) * self.mlp(self._normed(x))
+        normed = self._normed(x)
+        return self.mlp_scale.to(x.dtype) * beside(self.mlp(normed), normed, side, "mlp")
 
     def _normed(self, x: Tensor) -> Tensor:
         x = rms_norm(x, self.spec.norm_eps)
@@ -139,6 +142,7 @@ class Layer(NamedTuple):
     attn: Block
     mlp: Block
     shares: Tensor | None  # (2,), of what attention and the MLP add; none: all of it
+    side: Side | None = None  # adapters of this visit
 
     def mixed(self, x: Tensor, x0: Tensor) -> Tensor:
         """x with the first embeddings mixed in, as the attention's block has it."""
@@ -146,12 +150,12 @@ class Layer(NamedTuple):
 
     def attended(self, x: Tensor, given: Given) -> Tensor:
         """What attention adds to x on this visit."""
-        added = self.attn.attended(x, given)
+        added = self.attn.attended(x, given, self.side)
         return added if self.shares is None else self.shares[0] * added
 
     def fed(self, x: Tensor) -> Tensor:
         """What the MLP adds to x on this visit."""
-        added = self.mlp.fed(x)
+        added = self.mlp.fed(x, self.side)
         return added if self.shares is None else self.shares[1] * added
 
 

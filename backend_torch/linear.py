@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
@@ -69,6 +70,26 @@ class Random(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = project(x, self._frozen)
         return y + self.up(self.down(x)) if self.rank else y
+
+
+class Low(NamedTuple):
+    """A matrix of low rank beside another: scale (x A^T) B^T, its own for each row of a batch."""
+
+    down: Tensor  # A, (B, r, in)
+    up: Tensor  # B, (B, out, r)
+    scale: float
+
+
+Side = dict[str, Low]  # of one visit by the names of what they stand beside, or of the head
+
+
+def beside(y: Tensor, x: Tensor, side: Side | None, name: str) -> Tensor:
+    """y, and where there are adapters what the one of this name makes of x. x: (B, T, in)."""
+    if side is None:
+        return y
+    down, up, scale = side[name]
+    low = scale * (x @ down.to(x.dtype).transpose(1, 2))
+    return y + low @ up.to(x.dtype).transpose(1, 2)
 
 
 def ternary(weight: Tensor, group: int) -> Tensor:

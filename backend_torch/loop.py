@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from backend_torch.adapt import Learner
 from backend_torch.attend import attention_choice
 from backend_torch.distributed import Solo, open_group
 from backend_torch.evaluate import Evaluator
@@ -20,6 +21,7 @@ from backend_torch.optimizer import Optimizer, arrays, averaged
 from backend_torch.qat import Rounding, put, rounded, row_steps
 from backend_torch.weights import load_weights, parameters, to_numpy
 from core.arch.params import Weights, init_params
+from core.score.adapted import score_adapting
 from core.score.bpb import Scored
 from core.score.scoring import Validation, score
 from core.train.clock import BudgetClock, out_of_time
@@ -114,6 +116,11 @@ class Trainer:
         """Score the weights that are being trained, the blocks in the order of this phase."""
         settings = self.recipe.score
         nats_of = Evaluator(self.model, phase).nats
+        if self.recipe.score.adapt != "none" and validation.adaptation is not None:
+            learner, how = Learner(self.model, validation.adaptation), self.recipe
+            return score_adapting(
+                learner, nats_of, validation, how.arch, settings.batch, how.precision, ask
+            )
         return score(nats_of, validation, self.recipe.arch.seq_len, settings.batch, ask)
 
     def score_weights(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from backend_torch.attend import sees_of
 from backend_torch.block import LANES, ROUTES, Block, Given, Layer
-from backend_torch.linear import Linear, project
+from backend_torch.linear import Linear, Side, beside, project
 from backend_torch.ops import before, cross_entropy, pair_buckets, rms_norm, softcap
 from core.arch.plan import Visit, forward_plan, longest, num_skips
 from core.arch.rope import longer_tables, rotary_tables
@@ -68,16 +68,19 @@ class GPT(nn.Module):
         self.register_buffer("_cos", torch.from_numpy(cos), persistent=False)
         self.register_buffer("_sin", torch.from_numpy(sin), persistent=False)
 
-    def forward(self, tokens: Tensor, phase: int = -1, last: int = 0) -> Tensor:
+    def forward(
+        self, tokens: Tensor, phase: int = -1, last: int = 0, sides: list[Side] | None = None
+    ) -> Tensor:
         """Capped logits, fp32 (B, T, V); of the `last` positions alone, where it is not 0.
 
         tokens: (B, T) integers. phase: which of the spec's orders the blocks run in.
+        sides: adapters of each visit, then of the head.
         """
         autocast = self.precision == "autocast"
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=autocast):
-            return self._logits(tokens, phase, last)
+            return self._logits(tokens, phase, last, sides)
 
-    def _logits(self, tokens: Tensor, phase: int, last: int) -> Tensor:
+    def _logits(self, tokens: Tensor, phase: int, last: int, sides: list[Side] | None) -> Tensor:
         x = rms_norm(self._embed(tokens), self.spec.norm_eps)
         given = self._given(tokens, x)
         lane = x
@@ -87,7 +90,7 @@ class GPT(nn.Module):
                 x = self._joined(x, skips.pop(), visit.pop_skip)
             if self.spec.step_embed:
                 x = x + self.step_emb[visit.position].to(x.dtype)
-            layer = self._layer(visit, x)
+            layer = self._layer(visit, x, None if sides is None else sides[visit.position])
             if visit.opens_lanes:
                 lane = x
             if visit.in_lanes:
@@ -102,17 +105,23 @@ class GPT(nn.Module):
                 skips.append(x)
         if last:
             x = x[:, -last:]
-        return self._head(rms_norm(x, self.spec.norm_eps))
+        x = rms_norm(x, self.spec.norm_eps)
+        return self._head(x, None if sides is None else sides[-1])
 
     def token_nats(
-        self, tokens: Tensor, targets: Tensor, phase: int = -1, z_loss: float = 0.0
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        phase: int = -1,
+        z_loss: float = 0.0,
+        sides: list[Side] | None = None,
     ) -> Tensor:
         """Nats of each target, fp32 (B, L); in training with the z-loss, where there is one.
 
         targets: (B, L), those of the last L positions.
         """
         last = 0 if targets.shape == tokens.shape else targets.shape[1]
-        return cross_entropy(self(tokens, phase, last), targets, z_loss)
+        return cross_entropy(self(tokens, phase, last, sides), targets, z_loss)
 
     def _given(self, tokens: Tensor, x0: Tensor) -> Given:
         time = tokens.shape[1]
@@ -151,12 +160,12 @@ class GPT(nn.Module):
             x = x + self.smear_scale.to(x.dtype) * share * before(x, tokens)
         return x
 
-    def _layer(self, visit: Visit, x: Tensor) -> Layer:
-        """The blocks of a visit; its shares in x's dtype, where visits have any."""
+    def _layer(self, visit: Visit, x: Tensor, side: Side | None) -> Layer:
+        """The blocks of a visit with its adapters; its shares in x's dtype, if it has any."""
         attn, mlp, shares = self.blocks[visit.attn], self.blocks[visit.mlp], None
         if self.spec.visit_scale:
             shares = self.visit_scale[visit.position].to(x.dtype)
-        return Layer(attn, mlp, shares)
+        return Layer(attn, mlp, shares, side)
 
     def _joined(self, x: Tensor, skip: Tensor, row: int) -> Tensor:
         """x and a skip: their sum, or by the gates some of one and the rest of the other."""
@@ -166,10 +175,10 @@ class GPT(nn.Module):
         share = torch.sigmoid(self.skip_gates[row]).to(x.dtype)
         return share * x + (1.0 - share) * skip
 
-    def _head(self, x: Tensor) -> Tensor:
+    def _head(self, x: Tensor, side: Side | None) -> Tensor:
         if self.spec.embed_dim is not None:
             x = self.embed_out(x)
-        logits = self.matched(x)
+        logits = beside(self.matched(x), x, side, "head")
         if self.spec.head_bias:
             logits = logits + self.head_bias
         return softcap(logits, self.spec.softcap, self.spec.logit_softcap)

@@ -310,13 +310,16 @@ def environment() -> dict[str, str]:
 @each_engine
 def test_a_run_is_watched_in_chunks_and_scored_as_its_recipe_says(text: Text, name: str) -> None:
     changes = ["score.protocol=sliding", "score.stride=16", "quant.solver=gptq", "score.adapt=sgd"]
+    changes += ["score.sgd.chunk_tokens=256"]
     events = Events()
     recipe = text.recipe(*changes, "schedule.steps=4", "score.val_every_steps=3")
     finished = run(recipe, name, Keeper(None, time.perf_counter), events)
     (seen,), scored = events.of("val"), events.of("scored")
-    assert seen["protocol"] is None and {fields["protocol"] for fields in scored} == {
-        "sliding, stride 16"
-    }
-    assert finished.after.tokens == seen["tokens"]
-    told = [fields["text"] for fields in events.of("note")]
-    assert len(told) == 2 and "gptq" in told[0] and "sgd" in told[1]
+    plain = "sliding, stride 16"
+    said = [fields["protocol"] for fields in scored]
+    assert seen["protocol"] is None and said == [plain, plain, f"{plain}, adapted by sgd"]
+    assert [fields["label"].split("_")[0] for fields in scored] == ["pre", "quantized", "final"]
+    assert {fields["tokens"] for fields in scored} == {seen["tokens"]}
+    assert finished.after.val_bpb == scored[2]["val_bpb"] != scored[1]["val_bpb"]
+    (told,) = [fields["text"] for fields in events.of("note")]
+    assert "gptq" in told

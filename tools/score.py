@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any, get_args
 
+from core.arch.fields import override
 from core.data.batches import Data
+from core.score.adaptation import Adapt
 from core.score.protocols import ProtocolName
 from core.score.resume import Task, state_name
 from core.score.scoring import Score
@@ -27,6 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("fp32", "cast", "autocast"), default="fp32")
     parser.add_argument("--batch", type=int, default=DEFAULT.batch, help="windows a pass")
     add_protocol(parser)
+    parser.add_argument(
+        "--adapt",
+        choices=get_args(Adapt),
+        default=DEFAULT.adapt,
+        help="learn from what is scored: sgd on all weights, lora for each document, or both",
+    )
+    parser.add_argument(
+        "--adapt-set",
+        action="append",
+        default=[],
+        metavar="CHANGE",
+        help="a number of the adaptation: sgd.lr=0.002, lora.rank=8, phased.phases=1; may be given "
+        "again",
+    )
     parser.add_argument(
         "--subset",
         choices=get_args(SubsetName),
@@ -88,7 +104,14 @@ def run(args: argparse.Namespace) -> int:
             protocol=args.protocol,
             stride=args.stride,
             seq_len=args.seq_len,
+            adapt=args.adapt,
         )
+        settings = with_numbers(settings, args.adapt_set)
+        if args.resume and args.adapt != "none":
+            raise ValueError(
+                f"--resume with --adapt {args.adapt}: what a model has learned on the way is not "
+                "kept; score from the start"
+            )
     except ValueError as error:
         raise UsageError(str(error)) from None
     fields = score_artifact(
@@ -107,6 +130,17 @@ def run(args: argparse.Namespace) -> int:
     elif leads(variables()):
         print_fields(readable(fields))
     return 0
+
+
+def with_numbers(settings: Score, changes: list[str]) -> Score:
+    """The settings with each section.field=value of an adaptation that is on."""
+    how = settings.adaptation
+    parts = [] if how is None else [name for name in how.described() if name != "name"]
+    for change in changes:
+        if change.partition(".")[0] not in parts:
+            held = ", ".join(parts) or "none: it is off"
+            raise ValueError(f"--adapt-set {change}: expected SECTION.FIELD=value of {held}")
+    return override(settings, changes, "the adaptation")
 
 
 def beside(artifact: Path, task: Task) -> Path:

@@ -12,6 +12,7 @@ from core.data.batches import Data
 from core.data.export import read_manifest
 from core.data.reencoding import check_encoding
 from core.data.tokenizer import open_tokenizer
+from core.score.adapted import adapted_windows, score_adapting
 from core.score.bpb import Scored, Tally
 from core.score.modified import Modified, modify
 from core.score.resume import Task, data_hash
@@ -46,6 +47,7 @@ def score_artifact(
         model.spec.seq_len,
         settings.allow_lossy,
         settings.windows_by,
+        settings.adaptation,
     )
     if read_manifest(Path(where.path)) is None:  # nobody says whose shards these are
         check_encoding(open_tokenizer(where.tokenizer), validation.stream)
@@ -81,14 +83,24 @@ class Job:
     def subset(self) -> str | None:
         return None if self.validation.subset is None else self.validation.subset.name
 
+    def tally(self) -> Tally:
+        """Nothing added up yet."""
+        seq_len, validation = self.model.spec.seq_len, self.validation
+        if validation.adaptation is None:
+            return open_tally(validation, seq_len)
+        windows = adapted_windows(validation, seq_len, self.batch)
+        return open_tally(validation, seq_len, windows)
+
     def label(self) -> str:
         return label(self.subset, self.model.changes, bool(self.validation.lossy))
 
     def described(self) -> dict[str, Any]:
         """How, as fields of the result."""
         protocol = self.validation.protocol.described(self.model.spec.seq_len)
+        how = self.validation.adaptation
+        adapted = {} if how is None else {"adapt": how.described()}
         return {
-            "protocol": {**protocol, "batch": self.batch},
+            "protocol": {**protocol, "batch": self.batch, **adapted},
             "modified": list(self.model.changes),
             "dropped": list(self.model.dropped),
             "backend": self.backend,
@@ -129,8 +141,9 @@ def perform(job: Job, place: Place | None) -> tuple[Scored, float, int]:
     group = load(job.backend, "distributed").open_group()
     open_evaluator = load(job.backend, "evaluate").open_evaluator
     opened = open_evaluator(model.weights, model.spec, job.precision, group)
-    keeper, tally = Keeper(group), open_tally(job.validation, seq_len)
-    if place is not None:
+    adapts = job.validation.adaptation is not None
+    keeper, tally = Keeper(group), job.tally()
+    if place is not None and not adapts:  # what it had learned is not kept
         task = job.task()
         keeper = Keeper(group, place(task), task)
         tally = keeper.stopped_at(tally, len(job.validation.stream))
@@ -144,7 +157,10 @@ def perform(job: Job, place: Place | None) -> tuple[Scored, float, int]:
 
     with progress, keeper:
         try:
-            scored = score(opened.nats, job.validation, seq_len, job.batch, after, tally, group)
+            if adapts:
+                scored = adapt(job, opened, after, tally, group)
+            else:
+                scored = score(opened.nats, job.validation, seq_len, job.batch, after, tally, group)
         except RuntimeError as error:
             keep_partial(keeper, progress, tally)
             raise ValueError(
@@ -157,6 +173,15 @@ def perform(job: Job, place: Place | None) -> tuple[Scored, float, int]:
     keeper.forget()
     group.close()
     return scored, keeper.seconds(), resumed_targets
+
+
+def adapt(
+    job: Job, opened: Any, after: Callable[[Tally], None], tally: Tally, group: Any
+) -> Scored:
+    """The score of a model that learns on the way."""
+    learner = load(job.backend, "adapt").Learner(opened.model, job.validation.adaptation)
+    settings = job.validation, job.model.spec, job.batch, job.precision
+    return score_adapting(learner, opened.nats, *settings, after, tally, group)
 
 
 def targets(validation: Validation, seq_len: int) -> int:

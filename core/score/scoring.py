@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,16 @@ from core.data.shards import (
 )
 from core.data.token_bytes import ByteTable, byte_table, check_table
 from core.data.tokenizer import open_tokenizer
+from core.score.adaptation import Adapt, Adaptation, Lora, Phased, Sgd
 from core.score.bpb import Ints, Scored, Tally
 from core.score.interval import bpb_interval
-from core.score.protocols import CHUNKED, Protocol, ProtocolName
+from core.score.protocols import CHUNKED, ISOLATES, Protocol, ProtocolName
 from core.score.scorers import Plain, Ranks
 from core.score.subsets import Subset, SubsetName, choose_subset, windows_of
 from core.score.tape import Tape
 from core.score.windows import Rows, Window
 
 NatsOf = Callable[[Rows, Rows], NDArray[np.float32]]  # inputs (B, T), the last L targets -> (B, L)
-Adapt = Literal["none", "sgd", "lora", "phased"]  # all weights; per document; both by turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,10 @@ class Score:
     protocol: ProtocolName = "chunked"  # which target is scored with which tokens before it
     stride: int = 64  # targets a window of the protocols that slide
     seq_len: int = 0  # tokens a window, also more than in training; 0: arch.seq_len
-    adapt: Adapt = "none"  # to what has been scored; not in runs yet, which say so
+    adapt: Adapt = "none"  # to what has been scored, as the next sections say
+    sgd: Sgd = field(default_factory=Sgd)
+    lora: Lora = field(default_factory=Lora)
+    phased: Phased = field(default_factory=Phased)
 
     def __post_init__(self) -> None:
         for name in ("batch", "stride"):
@@ -62,11 +65,23 @@ class Score:
                 f"score.subset {self.subset} and score.limit_tokens {self.limit_tokens} are two "
                 "subsets, expected one; set score.limit_tokens=0 or score.subset=full"
             )
+        if self.adapt in ("lora", "phased") and self.protocol not in ISOLATES:
+            raise ValueError(
+                f"score.adapt {self.adapt} learns by documents, score.protocol {self.protocol} "
+                "reaches across them; set score.protocol=strided-docs or docs"
+            )
 
     @property
     def windows_by(self) -> Protocol:
         """The protocol with its numbers."""
         return Protocol(name=self.protocol, stride=self.stride, seq_len=self.seq_len)
+
+    @property
+    def adaptation(self) -> Adaptation | None:
+        """What learns while it is scored, with its numbers."""
+        if self.adapt == "none":
+            return None
+        return Adaptation(name=self.adapt, sgd=self.sgd, lora=self.lora, phased=self.phased)
 
 
 @dataclass(frozen=True)
@@ -79,10 +94,22 @@ class Validation:
     subset: Subset | None  # None: the whole split
     lossy: str = ""  # what the tokenizer loses, if that was allowed
     protocol: Protocol = CHUNKED
+    adaptation: Adaptation | None = None  # of the model, to what has been scored
 
     def chunked(self) -> Validation:
         """The same in windows that do not overlap: what a run is watched by, at the least cost."""
-        return replace(self, protocol=CHUNKED)
+        return replace(self, protocol=CHUNKED, adaptation=None)
+
+    def plain(self) -> Validation:
+        """The same by a model that learns nothing."""
+        return replace(self, adaptation=None)
+
+    def label(self) -> str | None:
+        """What stands beside a score; None for the plainest one."""
+        said = self.protocol.label()
+        if self.adaptation is None:
+            return said
+        return f"{said or self.protocol.name}, {self.adaptation.label()}"
 
     @property
     def of_targets(self) -> int:
@@ -102,6 +129,7 @@ def open_validation(
     seq_len: int = 0,
     allow_lossy: bool = False,
     protocol: Protocol = CHUNKED,
+    adaptation: Adaptation | None = None,
 ) -> Validation:
     """Open the split and refuse a byte count that the tokenizer's own decoding contradicts.
 
@@ -123,9 +151,15 @@ def open_validation(
         raise ValueError(f"score.subset {subset} needs a seq_len of at least 1, found {seq_len}")
     stride = protocol.window_targets(seq_len)
     chosen = choose_subset(subset, limit_tokens, len(stream), stride)
+    if adaptation is not None and chosen is not None and chosen.spread:
+        raise ValueError(
+            f"score.subset {chosen.name} is of windows far apart, which score.adapt "
+            f"{adaptation.name} cannot learn from in turn; set score.limit_tokens or a subset "
+            "first-..."
+        )
     table = byte_table(tokenizer)
     check_table(table, tokenizer, sidecar=sidecar is not None)
-    validation = Validation(stream, sidecar, table, chosen, lossy, protocol)
+    validation = Validation(stream, sidecar, table, chosen, lossy, protocol, adaptation)
     read = read_tokens(validation, tokenizer, seq_len)
     check_decoding(table, tokenizer, read, allow_unknown=bool(lossy))
     return validation
@@ -160,9 +194,13 @@ def require_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
         )
 
 
-def open_tally(validation: Validation, seq_len: int) -> Tally:
-    """Nothing added up yet."""
-    chosen = None if validation.subset is None else validation.windows(seq_len)
+def open_tally(
+    validation: Validation, seq_len: int, windows: Sequence[Window] | None = None
+) -> Tally:
+    """Nothing added up yet. windows: those of a subset, where they are not the protocol's."""
+    chosen = None
+    if validation.subset is not None:
+        chosen = validation.windows(seq_len) if windows is None else windows
     return Tally(len(validation.stream), validation.sidecar is not None, chosen)
 
 
@@ -183,7 +221,7 @@ def score(
     """
     tally = open_tally(validation, seq_len) if tally is None else tally
     open_tape(validation, seq_len, batch, tally).play(Plain(nats_of), after, ranks)
-    return with_interval(tally, validation, seq_len)
+    return with_interval(tally, validation, validation.windows(seq_len))
 
 
 def open_tape(validation: Validation, seq_len: int, batch: int, tally: Tally) -> Tape:
@@ -212,13 +250,13 @@ def subset_fields(scored: Scored, validation: Validation) -> dict[str, Any] | No
     }
 
 
-def with_interval(tally: Tally, validation: Validation, seq_len: int) -> Scored:
-    """The result; of a subset with the interval of the whole split."""
+def with_interval(tally: Tally, validation: Validation, windows: Sequence[Window]) -> Scored:
+    """The result; of a subset, whose windows these are, with the interval of the whole split."""
     scored, subset = tally.result(), validation.subset
     if subset is None:
         return scored
     sampled_frac = scored.tokens / validation.of_targets
-    starts = [window.first for window in validation.windows(seq_len)]
+    starts = [window.first for window in windows]
     sums = [tally.window_sums[index] for index in np.argsort(starts)]
     return replace(scored, interval=bpb_interval(sums, sampled_frac, subset.spread))
 

@@ -8,7 +8,8 @@ lie about its state, and its nats are taken as given; what only looking at its a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from core.data.shards import Tokens, TokenStream
 from core.score.bpb import Ints, Tally
 from core.score.rules import SCORER_BY_ID
 from core.score.scorers import Alone, Block, Nats, Ranks, Scorer, state_hash
-from core.score.windows import Window, batches, fill
+from core.score.windows import Edges, Window, batches, fill, one_stretch
 
 BytesOf = Callable[[Window], tuple[Ints, Ints | None]]  # of a window's targets: tables', original
 
@@ -30,8 +31,20 @@ class RuleBroken(ValueError):
         super().__init__(f"rule {rule}: {self.rule.what}; {evidence} ({self.rule.source})")
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Course:
+    """How a scorer that adapts goes through the split: in blocks of its own.
+
+    Each stretch of inputs edges[i] .. edges[i+1]-1 is scored from left to right, and no window
+    leaves its stretch; between two stretches there is no order.
+    """
+
+    blocks: Iterable[list[Window]]
+    edges: Edges
+
+
 class Tape:
-    """One pass over a plan of windows, `batch` of them a block."""
+    """One pass over a plan of windows, `batch` of them a block; or over the blocks of a course."""
 
     def __init__(
         self,
@@ -40,18 +53,26 @@ class Tape:
         shape: tuple[int, int],
         bytes_of: BytesOf,
         tally: Tally,
+        course: Course | None = None,
     ) -> None:
         """shape: windows a block and tokens a window. tally: where an earlier pass stopped."""
         self._stream, self._tally = stream, tally
         self._batch, self._seq_len = shape
         self._bytes_of = bytes_of
-        self._groups = _behind(windows, self._batch, tally)
-        self._slides = windows[-1].skip > 0
+        self._edges = course.edges if course else one_stretch(len(stream))
+        self._reached: dict[int, int] = {}  # the next target of each stretch that was begun
+        self._groups = iter(course.blocks) if course else _behind(windows, self._batch, tally)
+        self._own_blocks = course is not None
+        self._slides = self._own_blocks or windows[-1].skip > 0
         self.state_hash = ""  # of the scorer, as it was when it had last observed
 
     def tokens(self, start: int, stop: int) -> Tokens:
-        """Part of the stream, for a scorer that looks back: none that is not scored yet."""
-        hidden = self._tally.unscored(max(start, 1), stop)
+        """Part of the stream, for a scorer that looks back: none that is not scored yet.
+
+        But for the first input of a stretch whose first target is scored: it was seen.
+        """
+        seen = any(self._edges[stretch] == start for stretch in self._begun_near(start))
+        hidden = self._tally.unscored(max(start + seen, 1), stop)
         if hidden is not None:
             raise RuleBroken("causality", f"token {hidden} was asked for before it was scored")
         return self._stream.slice(start, stop)
@@ -82,27 +103,52 @@ class Tape:
         for turn in self._turns(ranks.world_size):
             mine = min(ranks.rank, len(turn) - 1)
             block = self._block(turn[mine])
+            reached = self._next_targets(block.windows) if scorer.adapts else {}
             given = ranks.gather(self._ask(scorer, block))
             for group, nats in zip(turn, given, strict=False):
                 self._commit(group, nats)
                 if scorer.adapts:
+                    self._reached |= reached
                     scorer.observe(block)
                     self.state_hash = state_hash(scorer)
                 if after is not None:
                     after(self._tally)
 
     def _block(self, group: list[Window]) -> Block:
-        x, y = fill(self._stream, group, self._rows(group), self._seq_len)
+        longest = max(window.skip + window.count for window in group)
+        width = longest if self._own_blocks else self._seq_len
+        x, y = fill(self._stream, group, self._rows(group), width)
         return Block(windows=tuple(group), x=x, y=y)
+
+    def _begun_near(self, start: int) -> list[int]:
+        """The stretch that begins there or later, if its first target is scored."""
+        stretch = int(np.searchsorted(self._edges, start))
+        return [stretch] if stretch in self._reached else []
+
+    def _next_targets(self, windows: Sequence[Window]) -> dict[int, int]:
+        """Of each stretch behind these windows; RuleBroken where one is not its stretch's next."""
+        ahead: dict[int, int] = {}
+        for window in windows:
+            stretch = int(np.searchsorted(self._edges, window.start, side="right")) - 1
+            begins, ends = map(int, self._edges[stretch : stretch + 2])
+            target = ahead.get(stretch, self._reached.get(stretch, begins + 1))
+            if window.first != target:
+                raise RuleBroken(
+                    "single pass",
+                    f"a scorer that adapts is at target {target}, the plan's next is "
+                    f"{window.first}; score it chunked or sliding, from the start",
+                )
+            if window.stop > ends + 1:
+                raise RuleBroken(
+                    "single pass",
+                    f"the window of targets {window.first} to {window.stop - 1} reaches beyond "
+                    f"target {ends}, where its stretch ends",
+                )
+            ahead[stretch] = window.stop
+        return ahead
 
     def _ask(self, scorer: Scorer, block: Block) -> Nats:
         """The block's nats, from the state that the blocks before have left."""
-        if scorer.adapts and block.windows[0].first != self._tally.targets + 1:
-            raise RuleBroken(
-                "single pass",
-                f"a scorer that adapts is at target {self._tally.targets + 1}, the plan's next is "
-                f"{block.windows[0].first}; score it chunked or sliding, from the start",
-            )
         nats = scorer.score(block)
         if state_hash(scorer) != self.state_hash:
             raise RuleBroken(

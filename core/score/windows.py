@@ -56,6 +56,24 @@ class Windows(Sequence[Window]):
         """Of all windows."""
         return int(self._edges[-1] - self._edges[0])
 
+    @property
+    def edges(self) -> Edges:
+        """Where the stretches begin, and the end of the last one."""
+        return self._edges
+
+    def of(self, stretch: int) -> list[Window]:
+        """Those of one stretch, from left to right."""
+        later = int(self._later[stretch])
+        ahead = len(self._ends) + int(self._ends[stretch]) - later
+        return [self._at(stretch), *(self._at(ahead + number) for number in range(later))]
+
+    def pieces(self, stretch: int) -> list[Window]:
+        """The same targets behind the same inputs, the first window cut: `stride` at most each."""
+        first, *later = self.of(stretch)
+        cuts = range(0, first.count, self.stride)
+        cut = (Window(first.start, min(self.stride, first.count - at), at) for at in cuts)
+        return [*cut, *later]
+
     def until(self, targets: int) -> Windows:
         """The same over the first so many targets."""
         stop = self._edges[0] + min(targets, self.targets)

@@ -34,6 +34,7 @@ def open_corpus(recipe: Recipe) -> Corpus:
         arch.seq_len,
         part.allow_lossy,
         part.windows_by,
+        part.adaptation,
     )
     train = open_split(Path(recipe.data.path), "train")
     if len(train) < recipe.arch.seq_len + 1:

@@ -51,10 +51,12 @@ def finish(
 ) -> Finished:
     """Score `weights`, pack them, read the bytes back and score those: the run's last lines.
 
-    `ask` is called between the batches of a scoring, and ends all of it by an exception.
+    Where the recipe adapts to what is scored, it is the packed model that does, and its score
+    without is told too. `ask` is called between the batches of a scoring, and ends all of it by an
+    exception.
     """
 
-    def scored(label: str, subject: Weights) -> Scored:
+    def scored(label: str, subject: Weights, validation: Validation) -> Scored:
         start_s = clock.seconds("score")
         with clock.phase("score"):
             result = score_of(subject, validation, ask)
@@ -63,11 +65,14 @@ def finish(
 
     for said in unmet(recipe):
         log_note(events, said)
-    before = scored("pre_quantization", weights)
+    before = scored("pre_quantization", weights, validation.plain())
     artifact, model = pack(weights, recipe, clock)
     counts = ledger(model, code_bytes)
     log_artifact(events, recipe, artifact, counts)
-    after = scored(f"final_{method(recipe, '_')}_roundtrip_exact", weights_in(model, recipe.arch))
+    packed = weights_in(model, recipe.arch)
+    if recipe.score.adapt != "none":
+        scored("quantized", packed, validation.plain())
+    after = scored(f"final_{method(recipe, '_')}_roundtrip_exact", packed, validation)
     log_phases(events, clock.phases())
     log_verdict(events, counts)
     return Finished(
@@ -81,14 +86,12 @@ def finish(
 
 
 def unmet(recipe: Recipe) -> list[str]:
-    """What its quantizer and scorer are told to do and runs cannot do yet, and what they do."""
-    quant, adapt, found = recipe.quant, recipe.score.adapt, list[str]()
+    """What its quantizer is told to do and runs cannot do yet, and what they do."""
+    quant, found = recipe.quant, list[str]()
     if quant.solver != "nearest":
         found.append(f"quant.solver {quant.solver} is not in runs yet: packed to the nearest level")
     if quant.lqer_rank:
         found.append(f"quant.lqer_rank {quant.lqer_rank} is not in runs yet: packed without it")
-    if adapt != "none":
-        found.append(f"score.adapt {adapt} is not in runs yet: scored without adaptation")
     return found
 
 

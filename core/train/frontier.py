@@ -1,7 +1,8 @@
 """The recipes of the leaderboard's frontier, as functions: every setting of theirs that is here.
 
-Their quantizers and scorers are there as data: what a run does not do yet - GPTQ, low-rank
-correction, adaptation - it says, and packs to the nearest level or scores without.
+Their quantizers are there as data: what a run does not do yet - GPTQ, low-rank correction - it
+says, and packs to the nearest level. How they adapt to what is scored is the default of the score's
+sections, or stands here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from core.arch.spec import ModelSpec
 from core.artifact.groups import OneBit
 from core.artifact.quant import Quant
 from core.data.batches import Data
+from core.score.adaptation import Sgd
 from core.score.scoring import Score
 from core.train.recipe import Optim, Recipe, Schedule
 
@@ -62,7 +64,13 @@ def r1061() -> Recipe:
         schedule=Schedule(budget_s=599.5, warmdown=0.85, warmdown_unit="frac", lr_floor=0.1),
         data=_sp8192(),
         quant=Quant(**_six_bits(13.0, 11.5), embed="int7", embed_sigmas=14.0, lqer_rank=4),
-        score=Score(val_every_steps=0, protocol="strided-docs", stride=48, adapt="phased"),
+        score=Score(
+            val_every_steps=0,
+            protocol="strided-docs",
+            stride=48,
+            adapt="phased",
+            sgd=Sgd(lr=0.001, epochs=1),
+        ),
     )
 
 

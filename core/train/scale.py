@@ -18,6 +18,7 @@ from core.arch.params import Param, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.quant import Quant, stored_format
 from core.data.batches import Data
+from core.score.adaptation import Lora
 from core.score.scoring import Score
 from core.train.recipe import Optim, Recipe, Schedule
 
@@ -35,7 +36,7 @@ def scaled(recipe: Recipe, to: Recipe) -> Recipe:
         schedule=_schedule(recipe.schedule, to.schedule),
         data=_data(recipe.data, to.data, recipe.arch.seq_len, arch.seq_len),
         quant=replace(recipe.quant, keep_below=_keep_below(recipe.arch, arch, recipe.quant)),
-        score=_score(recipe.score, to.score, arch.seq_len),
+        score=_score(recipe.score, to.score, recipe.arch, arch),
     )
 
 
@@ -160,24 +161,33 @@ def _data(data: Data, to: Data, was_seq_len: int, seq_len: int) -> Data:
     )
 
 
-def _score(score: Score, to: Score, seq_len: int) -> Score:
+def _score(score: Score, to: Score, was: ModelSpec, arch: ModelSpec) -> Score:
     """Never scored is kept; else at least as often as `to`, and on no more targets, by windows of
-    the small model's length.
+    the small model's length; what it learns on the way, by as many windows and as wide a part.
 
     A recipe with a subset of its own keeps it: that is what its scores are compared on.
     """
     every = score.val_every_steps and _least(score.val_every_steps, to.val_every_steps)
     whole = score.subset == "full" and not score.limit_tokens
     part = to if whole else score
+    chunk = score.sgd.chunk_tokens * arch.seq_len // was.seq_len
     return replace(
         score,
         batch=min(score.batch, to.batch),
         val_every_steps=every,
         subset=part.subset,
         limit_tokens=part.limit_tokens,
-        stride=min(score.stride, seq_len),
+        stride=min(score.stride, arch.seq_len),
         seq_len=0,
+        sgd=replace(score.sgd, chunk_tokens=max(1, chunk)),
+        lora=_lora(score.lora, arch.model_dim / was.model_dim),
     )
+
+
+def _lora(lora: Lora, share: float) -> Lora:
+    """A smaller rank; alpha keeps its proportion to it."""
+    rank = max(1, round(lora.rank * share))
+    return replace(lora, rank=rank, alpha=lora.alpha * (rank / lora.rank))
 
 
 def _keep_below(spec: ModelSpec, small: ModelSpec, quant: Quant) -> int:

@@ -114,6 +114,8 @@ def without_sizes(recipe: Recipe) -> dict[str, Any]:
     for section, names in SIZES.items():
         for name in names:
             del plain[section][name]
+    for part, name in (("sgd", "chunk_tokens"), ("lora", "rank"), ("lora", "alpha")):
+        del plain["score"][part][name]
     return plain
 
 
@@ -132,6 +134,11 @@ def test_only_sizes_shrink(recipe: Recipe, to: Recipe) -> None:
             if name in {"num_layers", "model_dim", "seq_len", "steps", "train_batch_tokens"}:
                 assert now <= most, (section, name)
     assert num_params(small.arch) <= num_params(recipe.arch)
+    lora, was_lora = small.score.lora, recipe.score.lora
+    assert 1 <= lora.rank <= was_lora.rank, "a narrower model has narrower adapters ..."
+    assert lora.alpha * was_lora.rank == pytest.approx(was_lora.alpha * lora.rank)
+    rows = recipe.score.sgd.chunk_tokens / recipe.arch.seq_len
+    assert abs(small.score.sgd.chunk_tokens / small.arch.seq_len - rows) < 1, "... and chunks"
     own, whole = (recipe.score, Score())
     part = to.score if (own.subset, own.limit_tokens) == (whole.subset, whole.limit_tokens) else own
     assert small.score.subset == part.subset and small.score.limit_tokens == part.limit_tokens

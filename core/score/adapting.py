@@ -1,0 +1,186 @@
+"""Score first, then learn: the scorers that adapt, over what an engine computes for them.
+
+The order - score, commit, observe - is the tape's; what learns from which tokens is here, once; an
+engine only multiplies matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.data.shards import Tokens
+from core.score.adaptation import Adaptation, Sgd
+from core.score.courses import Chunks, Documents
+from core.score.scorers import Block, Nats, Scorer, State
+from core.score.windows import Rows
+
+Marks = NDArray[np.float32]  # of each target in the loss sum(nats * marks)
+Look = Callable[[int, int], Tokens]  # a part of the stream, by the tape
+
+
+class Learner(Protocol):
+    """A model as an engine adapts it: numpy in, numpy out."""
+
+    def nats(self, x: Rows, y: Rows, marks: Marks | None = None) -> Nats:
+        """Nats of each target, (B, L), beside adapters where it has any: row b with set b.
+
+        marks: (B, L); the loss sum(nats * marks) is kept for `learn`.
+        """
+
+    def learn(self) -> None:
+        """A step of AdamW on the adapters, by the loss that was kept."""
+
+    def descend(self, x: Rows, y: Rows, marks: Marks, lr: float) -> None:
+        """A step on all weights without adapters, by the loss sum(nats * marks)."""
+
+    def still(self) -> None:
+        """Forget the momentum of the weights."""
+
+    def reset(self, rows: int, warm: bool) -> None:
+        """So many sets of adapters that add nothing; warm: their A is what the rows had."""
+
+    def trim(self, rows: int) -> None:
+        """Only the first so many rows go on."""
+
+    def state(self) -> State:
+        """Checksums of all that can change."""
+
+
+class ScoreFirst:
+    """All weights learn from each chunk behind its score; the last one teaches nobody."""
+
+    adapts = True
+
+    def __init__(self, learner: Learner, plan: Chunks, sgd: Sgd, seq_len: int, look: Look) -> None:
+        self._learner, self._plan, self._turns = learner, plan, iter(plan)
+        self._sgd, self._seq_len, self._look = sgd, seq_len, look
+        self._chunk, self._begins, self._ends = 0, 0, 0  # the chunk at hand, and its inputs
+
+    def score(self, block: Block) -> Nats:
+        """By the weights as the chunks before have left them."""
+        return self._learner.nats(block.x, block.y)
+
+    def observe(self, block: Block) -> None:
+        """At the end of a chunk the weights learn from it."""
+        self._ends = max(self._ends, *(window.stop - 1 for window in block.windows))
+        if not next(self._turns).ends:
+            return
+        chunks = len(self._plan.sizes)
+        if self._chunk + 1 < chunks:
+            tokens = self._look(self._begins, self._ends + 1)
+            lr = self._sgd.lr_at(self._chunk, chunks)
+            train(self._learner, tokens[:-1], tokens[1:], self._seq_len, self._sgd, lr)
+        self._chunk, self._begins = self._chunk + 1, self._ends
+
+    def state(self) -> State:
+        """The weights and their momentum, and how far it is."""
+        return {**self._learner.state(), "at": np.array([self._chunk, self._begins, self._ends])}
+
+
+class PerDocument:
+    """Each document has adapters, which learn from each of its blocks but the last.
+
+    Where the adaptation has phases, all weights learn from the documents behind them.
+    """
+
+    adapts = True
+
+    def __init__(
+        self, learner: Learner, plan: Documents, how: Adaptation, seq_len: int, look: Look
+    ) -> None:
+        self._learner, self._plan, self._turns = learner, plan, iter(plan)
+        self._how, self._seq_len, self._look = how, seq_len, look
+        phases = how.phased.boundaries(len(plan.order)) if how.descends else ()
+        self._boundaries = list(phases)
+        self._turn, self._batches = next(self._turns), 0
+        learner.reset(plan.sizes[0], warm=False)
+
+    def score(self, block: Block) -> Nats:
+        """Each row with the adapters of its document."""
+        return self._learner.nats(block.x, block.y, self._marks(block))
+
+    def observe(self, block: Block) -> None:
+        """The documents that go on learn; behind the last block of all, others take the slots."""
+        turn, self._turn = self._turn, next(self._turns, self._turn)
+        if turn.learns:
+            self._learner.learn()
+        if not turn.ends:
+            self._learner.trim(turn.learns)
+            return
+        self._batches += 1
+        if self._batches < len(self._plan.sizes):
+            phased = self._phase(sum(self._plan.sizes[: self._batches]))
+            warm = self._how.lora.warm_a and not phased
+            self._learner.reset(self._plan.sizes[self._batches], warm)
+
+    def state(self) -> State:
+        """The adapters, the weights where they learn, and how far it is."""
+        return {**self._learner.state(), "at": np.array([self._batches, len(self._boundaries)])}
+
+    def _marks(self, block: Block) -> Marks | None:
+        """The mean over the targets of each document that goes on, and these added up."""
+        if not self._turn.learns:
+            return None
+        marks = np.zeros(block.y.shape, np.float32)
+        for row, window in enumerate(block.windows[: self._turn.learns]):
+            marks[row, : window.count] = 1.0 / window.count
+        return marks
+
+    def _phase(self, scored: int) -> bool:
+        """Learn from the documents before each boundary that is reached; whether there was one."""
+        due = [boundary for boundary in self._boundaries if boundary <= scored]
+        self._boundaries = self._boundaries[len(due) :]
+        for boundary in due:
+            parts = [self._look(*self._plan.inputs_of(d)) for d in self._plan.order[:boundary]]
+            inputs = np.concatenate([part[:-1] for part in parts])
+            targets = np.concatenate([part[1:] for part in parts])
+            self._learner.still()
+            self._descend(inputs, targets)
+        return bool(due)
+
+    def _descend(self, inputs: Tokens, targets: Tokens) -> None:
+        sgd = self._how.sgd
+        starts = range(0, len(inputs), sgd.chunk_tokens)
+        for chunk, at in enumerate(starts):
+            x, y = (part[at : at + sgd.chunk_tokens] for part in (inputs, targets))
+            train(self._learner, x, y, self._seq_len, sgd, sgd.lr_at(chunk, len(starts)))
+
+
+def train(
+    learner: Learner, inputs: Tokens, targets: Tokens, seq_len: int, sgd: Sgd, lr: float
+) -> None:
+    """Some epochs over rows of seq_len tokens, batch_seqs a step; inputs, targets: (N,)."""
+    for _ in range(sgd.epochs):
+        for step in in_rows(inputs, targets, seq_len, sgd.batch_seqs):
+            learner.descend(*step, lr)
+
+
+def in_rows(
+    inputs: Tokens, targets: Tokens, seq_len: int, size: int
+) -> Iterator[tuple[Rows, Rows, Marks]]:
+    """x, y and marks of each step, (size or fewer, seq_len); the end of the last row is no loss."""
+    span = size * seq_len
+    for at in range(0, len(inputs), span):
+        x, y = inputs[at : at + span], targets[at : at + span]
+        shape = -(-len(x) // seq_len), min(seq_len, len(x))
+        marks = np.full(len(x), 1.0 / len(x), np.float32)
+        yield _padded(x, shape, np.int32), _padded(y, shape, np.int32), _padded(marks, shape)
+
+
+def _padded(values: NDArray[Any], shape: tuple[int, int], dtype: Any = np.float32) -> NDArray[Any]:
+    rows = np.zeros(shape, dtype)
+    rows.reshape(-1)[: len(values)] = values
+    return rows
+
+
+def scorer_of(
+    learner: Learner, plan: Chunks | Documents, how: Adaptation, seq_len: int, look: Look
+) -> Scorer:
+    """The scorer that goes through the plan."""
+    if isinstance(plan, Documents):
+        return PerDocument(learner, plan, how, seq_len, look)
+    return ScoreFirst(learner, plan, how.sgd, seq_len, look)
