@@ -45,7 +45,7 @@ def score_adapting(
     require_unadapted(learner, nats_of, validation, spec, batch, precision)
     windows = adapted_windows(validation, spec.seq_len, batch)
     tally = open_tally(validation, spec.seq_len, windows) if tally is None else tally
-    _play(learner, validation, spec.seq_len, batch, tally, after, ranks)
+    play(learner, validation, spec.seq_len, batch, tally, after, ranks)
     return with_interval(tally, validation, windows)
 
 
@@ -76,7 +76,7 @@ def require_unadapted(
     shape = batch, validation.protocol.length(spec.seq_len)
     windows = few.windows(spec.seq_len)
     Tape(few.stream, windows, shape, partial(bytes_of, few), plain).play(Plain(nats_of))
-    _play(Unmoved(learner), few, spec.seq_len, batch, still)
+    play(Unmoved(learner), few, spec.seq_len, batch, still)
     found, expected = still.val_bpb or 0.0, plain.val_bpb or 0.0
     gap = BPB_GAPS.get(precision, BF16_BPB_GAP)
     if not abs(found - expected) <= gap:
@@ -134,7 +134,7 @@ def _plan(validation: Validation, seq_len: int, batch: int) -> Chunks | Document
     return plan_of(windows, adaptation, batch)
 
 
-def _play(
+def play(
     learner: Learner,
     validation: Validation,
     seq_len: int,
@@ -143,6 +143,7 @@ def _play(
     after: Callable[[Tally], None] | None = None,
     ranks: Ranks | None = None,
 ) -> None:
+    """Go through the validation by its plan; the tally holds the score."""
     windows, adaptation = validation.windows(seq_len), validation.adaptation
     assert isinstance(windows, Windows) and adaptation is not None
     plan = _plan(validation, seq_len, batch)
