@@ -11,7 +11,7 @@ from mlx.utils import tree_unflatten
 from numpy.typing import NDArray
 
 from backend_mlx.adam import adam
-from backend_mlx.linear import Low, Side
+from backend_mlx.linear import Low, Sides
 from backend_mlx.model import GPT
 from backend_mlx.optimizer import CLIP_EPS, global_norm
 from backend_mlx.weights import parameters
@@ -141,12 +141,12 @@ class Learner:
             eps=lora.eps,
         )
 
-    def _sides(self, sets: Arrays) -> list[Side] | None:
+    def _sides(self, sets: Arrays) -> Sides | None:
         """The adapters as the model takes them; none before the first reset."""
         if not sets:
             return None
         scale = self._how.lora.alpha / self._how.lora.rank
-        sides: list[Side] = [{} for _ in self._sizes]
+        sides: Sides = [{} for _ in self._sizes]
         for size, held in self._places.items():
             downs, ups = (mx.split(sets[name], len(held), 1) for name in _names(size))
             for (position, name), down, up in zip(held, downs, ups, strict=True):

@@ -80,6 +80,7 @@ class Low(NamedTuple):
 
 
 Side = dict[str, Low]  # of one visit by the names of what they stand beside, or of the head
+Sides = list[Side]  # of each visit of the plan, then of the head
 
 
 def beside(y: array, x: array, side: Side | None, name: str) -> array:

@@ -8,7 +8,7 @@ from mlx.core import array
 
 from backend_mlx.attend import sees_of
 from backend_mlx.block import LANES, ROUTES, Block, Given, Layer
-from backend_mlx.linear import Linear, Side, beside, project
+from backend_mlx.linear import Linear, Side, Sides, beside, project
 from backend_mlx.ops import before, cross_entropy, pair_buckets, rms_norm, softcap
 from core.arch.plan import Visit, forward_plan, longest, num_skips
 from core.arch.rope import longer_tables, rotary_tables
@@ -67,12 +67,12 @@ class GPT(nn.Module):
         self._sin = mx.array(sin)
 
     def __call__(
-        self, tokens: array, phase: int = -1, last: int = 0, sides: list[Side] | None = None
+        self, tokens: array, phase: int = -1, last: int = 0, sides: Sides | None = None
     ) -> array:
         """Capped logits, fp32 (B, T, V); of the `last` positions alone, where it is not 0.
 
         tokens: (B, T) integers. phase: which of the spec's orders the blocks run in.
-        sides: adapters of each visit, then of the head.
+        sides: adapters of each visit and of the head.
         """
         x = rms_norm(self._embed(tokens), self.spec.norm_eps)
         given = self._given(tokens, x)
@@ -107,7 +107,7 @@ class GPT(nn.Module):
         targets: array,
         phase: int = -1,
         z_loss: float = 0.0,
-        sides: list[Side] | None = None,
+        sides: Sides | None = None,
     ) -> array:
         """Nats of each target, fp32 (B, L); in training with the z-loss, where there is one.
 

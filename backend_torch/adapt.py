@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend_torch.adam import adam
-from backend_torch.linear import Low, Side
+from backend_torch.linear import Low, Sides
 from backend_torch.model import GPT
 from backend_torch.optimizer import CLIP_EPS, global_norm
 from backend_torch.weights import parameters
@@ -133,12 +133,12 @@ class Learner:
         )
         self._sets[name] = moved.requires_grad_()
 
-    def _sides(self) -> list[Side] | None:
+    def _sides(self) -> Sides | None:
         """The adapters as the model takes them; none before the first reset."""
         if not self._sets:
             return None
         scale = self._how.lora.alpha / self._how.lora.rank
-        sides: list[Side] = [{} for _ in self._sizes]
+        sides: Sides = [{} for _ in self._sizes]
         for size, held in self._places.items():
             downs, ups = (self._sets[name].unbind(1) for name in _names(size))
             for (position, name), down, up in zip(held, downs, ups, strict=True):

@@ -81,6 +81,7 @@ class Low(NamedTuple):
 
 
 Side = dict[str, Low]  # of one visit by the names of what they stand beside, or of the head
+Sides = list[Side]  # of each visit of the plan, then of the head
 
 
 def beside(y: Tensor, x: Tensor, side: Side | None, name: str) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from backend_torch.attend import sees_of
 from backend_torch.block import LANES, ROUTES, Block, Given, Layer
-from backend_torch.linear import Linear, Side, beside, project
+from backend_torch.linear import Linear, Side, Sides, beside, project
 from backend_torch.ops import before, cross_entropy, pair_buckets, rms_norm, softcap
 from core.arch.plan import Visit, forward_plan, longest, num_skips
 from core.arch.rope import longer_tables, rotary_tables
@@ -69,18 +69,18 @@ class GPT(nn.Module):
         self.register_buffer("_sin", torch.from_numpy(sin), persistent=False)
 
     def forward(
-        self, tokens: Tensor, phase: int = -1, last: int = 0, sides: list[Side] | None = None
+        self, tokens: Tensor, phase: int = -1, last: int = 0, sides: Sides | None = None
     ) -> Tensor:
         """Capped logits, fp32 (B, T, V); of the `last` positions alone, where it is not 0.
 
         tokens: (B, T) integers. phase: which of the spec's orders the blocks run in.
-        sides: adapters of each visit, then of the head.
+        sides: adapters of each visit and of the head.
         """
         autocast = self.precision == "autocast"
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=autocast):
             return self._logits(tokens, phase, last, sides)
 
-    def _logits(self, tokens: Tensor, phase: int, last: int, sides: list[Side] | None) -> Tensor:
+    def _logits(self, tokens: Tensor, phase: int, last: int, sides: Sides | None) -> Tensor:
         x = rms_norm(self._embed(tokens), self.spec.norm_eps)
         given = self._given(tokens, x)
         lane = x
@@ -114,7 +114,7 @@ class GPT(nn.Module):
         targets: Tensor,
         phase: int = -1,
         z_loss: float = 0.0,
-        sides: list[Side] | None = None,
+        sides: Sides | None = None,
     ) -> Tensor:
         """Nats of each target, fp32 (B, L); in training with the z-loss, where there is one.
 

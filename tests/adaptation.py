@@ -1,6 +1,6 @@
 """What adaptation is worth on real text, and what it costs: python -m tests.adaptation --help.
 
-Trains `small` for a few minutes, or takes a packed model, and scores it plain and with each
+Trains half of `small` for a few minutes, or takes a packed model, and scores it plain and with each
 adaptation; the rows are markdown, to paste into docs/adaptation.md.
 """
 
@@ -20,7 +20,9 @@ from core.train.run_folder import RunFolder
 from tools.scoring_job import score_artifact
 from tools.train import train
 
-# The records' numbers, but for what a model of 4 x 256 in rows of 256 has less of.
+MODEL = ("arch.model_dim=128", "arch.num_heads=2", "arch.num_kv_heads=1", "arch.mlp_dim=256")
+MODEL += ("data.train_batch_tokens=2048", "score.val_every_steps=0")
+# The records' numbers, but for what a model of 4 x 128 in rows of 256 has less of.
 SIZES = ("sgd.chunk_tokens=4096", "sgd.batch_seqs=16", "lora.rank=16", "lora.alpha=28.8")
 SIZES += ("lora.docs_batch=16", "phased.prefix_docs=30")
 ROWS: tuple[tuple[str, ...], ...] = (
@@ -40,7 +42,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
 def trained(args: argparse.Namespace) -> bytes:
     """The packed model of a short run."""
     changes = [f"data.path={args.data}", f"data.tokenizer={args.tokenizer}"]
-    changes += [f"schedule.steps={args.steps}", "score.val_every_steps=0"]
+    changes += [f"schedule.steps={args.steps}", *MODEL]
     recipe = with_changes(named("small"), changes)
     with tempfile.TemporaryDirectory() as folder:
         finished = train(recipe, args.backend, RunFolder(folder, "run"), quiet=True)

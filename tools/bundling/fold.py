@@ -93,6 +93,7 @@ def values_of(recipe: Recipe) -> dict[str, Any]:
         "Visit": Common(visits),
         "Keeper": Keeper(None, lambda: 0.0),
         **({"Rounding": None} if recipe.qat.form == "none" else {}),
+        **({"Side": None, "Sides": None} if recipe.score.adapt == "none" else {}),
         **({"Protocol": CHUNKED} if recipe.score.windows_by == CHUNKED else {}),
         **({"Grid": grids[0]} if all(grid == grids[0] for grid in grids) else {}),
     }
