@@ -20,6 +20,7 @@ from core.train.qat import Qat, rounded_grids
 Precision = Literal["autocast", "cast", "fp32"]
 Compile = Literal["auto", "on", "off"]
 WarmdownUnit = Literal["frac", "steps", "seconds"]
+PARTS = ("sgd", "lora", "phased")  # of the score: how to adapt
 LEAST_ZERO = (
     *("matrix_lr", "embed_lr", "head_lr", "scalar_lr"),
     *("matrix_wd", "embed_wd", "head_wd", "scalar_wd", "wd_taper_to"),
@@ -150,8 +151,17 @@ def with_changes(recipe: Recipe, changes: Iterable[str]) -> Recipe:
     return override(recipe, changes, "recipe")
 
 
+def as_plain(recipe: Recipe) -> dict[str, Any]:
+    """As JSON data, without the parts of the score that are as they are by default: the name of a
+    recipe that never adapts does not change with what it could adapt by."""
+    plain, usual = to_plain(recipe), to_plain(Score())
+    score = plain["score"]
+    plain["score"] = {n: score[n] for n in score if n not in PARTS or score[n] != usual[n]}
+    return plain
+
+
 def to_json(recipe: Recipe) -> str:
-    return json.dumps(to_plain(recipe), indent=2) + "\n"
+    return json.dumps(as_plain(recipe), indent=2) + "\n"
 
 
 def from_json(text: str, where: str) -> Recipe:
@@ -164,7 +174,7 @@ def from_json(text: str, where: str) -> Recipe:
 
 def recipe_hash(recipe: Recipe) -> str:
     """sha256 of what is trained: all fields but the name and where the files lie."""
-    plain = to_plain(recipe)
+    plain = as_plain(recipe)
     del plain["name"], plain["data"]["path"], plain["data"]["tokenizer"]
     canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

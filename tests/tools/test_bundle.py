@@ -117,6 +117,9 @@ def test_a_bundle_with_blocks_apart_and_random_matrices(
     assert identity_in(lines) == identity_in(start(tmp_path, ours, text, PYTHONPATH=str(ROOT)))
 
 
+ADAPTED = "score.limit_tokens=1500 score.sgd.chunk_tokens=256 score.lora.rank=4"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "words"),
@@ -130,6 +133,8 @@ def test_a_bundle_with_blocks_apart_and_random_matrices(
             "mlx",
             "optim.ema_decay=0 optim.swa_every_steps=2 data.loader=coprime score.protocol=docs",
         ),
+        ("torch", "score.protocol=strided-docs score.stride=16 score.adapt=phased " + ADAPTED),
+        ("mlx", "score.protocol=sliding score.stride=32 score.adapt=sgd " + ADAPTED),
         ("torch", f"optim.matrix_wd=0.1 optim.z_loss=0.0001 data.batch_schedule={STEPS}"),
     ],
 )
@@ -231,10 +236,11 @@ def test_the_literal_is_the_recipe(name: str) -> None:
     from core.arch.spec import ModelSpec
     from core.artifact.quant import Quant
     from core.data.batches import Data
+    from core.score.adaptation import Sgd
     from core.score.scoring import Score
     from core.train.recipe import Optim, Schedule
 
-    classes = (Recipe, ModelSpec, Phase, Pair, Optim, Schedule, Data, Quant, Score)
+    classes = (Recipe, ModelSpec, Phase, Pair, Optim, Schedule, Data, Quant, Score, Sgd)
     scope = {kind.__name__: kind for kind in classes}
     assert eval(literal(named(name)), scope) == named(name)
 

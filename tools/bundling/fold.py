@@ -21,7 +21,7 @@ from core.arch.plan import Visit, forward_plan, longest, num_skips
 from core.arch.spec import ModelSpec
 from core.score.protocols import CHUNKED
 from core.train.events import method
-from core.train.recipe import Recipe
+from core.train.recipe import Recipe, as_plain
 from tools.bundling.constants import (
     SCALARS,
     Constants,
@@ -207,6 +207,8 @@ class Fold(Constants):
         if isinstance(done.func, ast.Name) and len(kinds) == 1 and kinds[0] is not None:
             if done.func.id == "to_plain":
                 return plain_literal(self.values[kinds[0]])
+            if done.func.id == "as_plain":
+                return plain_literal(self.values[kinds[0]], as_plain(self.values["Recipe"]))
             if done.func.id == "changed":
                 same = from_plain(ModelSpec, to_plain(self.values[kinds[0]]), "model_spec")
                 return constant(changed(same))
@@ -296,18 +298,24 @@ def literal(value: Any) -> str:
     return f"{type(value).__name__}({', '.join(words)})"
 
 
-def plain_literal(value: Any) -> ast.expr:
-    """A section, or all, of a recipe as a dict; what is told later by its name."""
+def plain_literal(value: Any, plain: Mapping[str, Any] | None = None) -> ast.expr:
+    """A section, or all, of a recipe as a dict; what is told later by its name.
+
+    plain: which of its fields, where these are not all.
+    """
     pairs = dict[str, ast.expr]()
     for part in fields(value):
+        if plain is not None and part.name not in plain:
+            continue
         held, told = getattr(value, part.name), TOLD.get((type(value).__name__, part.name))
-        pairs[part.name] = ast.Name(told, ast.Load()) if told else _plain_part(held)
+        inner = None if plain is None else plain[part.name]
+        pairs[part.name] = ast.Name(told, ast.Load()) if told else _plain_part(held, inner)
     return ast.Dict([ast.Constant(name) for name in pairs], list(pairs.values()))
 
 
-def _plain_part(value: Any) -> ast.expr:
+def _plain_part(value: Any, plain: Any = None) -> ast.expr:
     if is_dataclass(value):
-        return plain_literal(value)
+        return plain_literal(value, plain)
     if isinstance(value, tuple):
         return ast.List([_plain_part(part) for part in value], ast.Load())
     return constant(value)
