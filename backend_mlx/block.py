@@ -50,10 +50,13 @@ class Attention(nn.Module):
 
     def __call__(self, x: array, given: Given, side: Side | None = None) -> array:
         spec, (rows, time, _) = self.spec, x.shape
-        shared = rows, time, spec.num_kv_heads, spec.head_dim
-        q = beside(self.c_q(x), x, side, "c_q").reshape(rows, time, spec.num_heads, spec.head_dim)
-        k = beside(self.c_k(x), x, side, "c_k").reshape(shared)
-        v = beside(self.c_v(x), x, side, "c_v").reshape(shared)
+        q, k, v = self.c_q(x), self.c_k(x), self.c_v(x)
+        if side is not None:
+            q, k = beside(q, x, side["c_q"]), beside(k, x, side["c_k"])
+            v = beside(v, x, side["c_v"])
+        q = q.reshape(rows, time, spec.num_heads, spec.head_dim)
+        k = k.reshape(rows, time, spec.num_kv_heads, spec.head_dim)
+        v = v.reshape(rows, time, spec.num_kv_heads, spec.head_dim)
         v = self._with_values(v, given)
         q = rotate(rms_norm(q, spec.norm_eps), given.cos, given.sin)
         k = rotate(rms_norm(k, spec.norm_eps), given.cos, given.sin)
@@ -66,7 +69,7 @@ class Attention(nn.Module):
             y = gated(y, opens, spec.attn_gate_scale, spec.attn_gate_gain)
         y = y.reshape(rows, time, spec.model_dim)
         y = self.proj(rms_norm(y, spec.norm_eps) if spec.norm_out_proj else y)
-        return beside(y, x, side, "proj")
+        return y if side is None else beside(y, x, side["proj"])
 
     def _with_values(self, v: array, given: Given) -> array:
         """v with a share of the first visit's, and with rows of the value table."""
@@ -122,14 +125,17 @@ class Block(nn.Module):
         mix = self.resid_mix.astype(x.dtype)
         return mix[0] * x + mix[1] * x0
 
-    def attended(self, x: array, given: Given, side: Side | None = None) -> array:
+    def attention_of(self, x: array, given: Given, side: Side | None) -> array:
         """What attention adds to x."""
         return self.attn_scale.astype(x.dtype) * self.attn(self._normed(x), given, side)
 
-    def fed(self, x: array, side: Side | None = None) -> array:
+    def mlp_of(self, x: array, side: Side | None) -> array:
         """What the MLP adds to x."""
         normed = self._normed(x)
-        return self.mlp_scale.astype(x.dtype) * beside(self.mlp(normed), normed, side, "mlp")
+        y = self.mlp(normed)
+        if side is not None:
+            y = beside(y, normed, side["mlp"])
+        return self.mlp_scale.astype(x.dtype) * y
 
     def _normed(self, x: array) -> array:
         x = rms_norm(x, self.spec.norm_eps)
@@ -150,12 +156,12 @@ class Layer(NamedTuple):
 
     def attended(self, x: array, given: Given) -> array:
         """What attention adds to x on this visit."""
-        added = self.attn.attended(x, given, self.side)
+        added = self.attn.attention_of(x, given, self.side)
         return added if self.shares is None else self.shares[0] * added
 
     def fed(self, x: array) -> array:
         """What the MLP adds to x on this visit."""
-        added = self.mlp.fed(x, self.side)
+        added = self.mlp.mlp_of(x, self.side)
         return added if self.shares is None else self.shares[1] * added
 
 

@@ -83,13 +83,11 @@ Side = dict[str, Low]  # of one visit by the names of what they stand beside, or
 Sides = list[Side]  # of each visit of the plan, then of the head
 
 
-def beside(y: array, x: array, side: Side | None, name: str) -> array:
-    """y, and where there are adapters what the one of this name makes of x. x: (B, T, in)."""
-    if side is None:
-        return y
-    down, up, scale = side[name]
-    low = scale * (x @ down.astype(x.dtype).swapaxes(1, 2))
-    return y + low @ up.astype(x.dtype).swapaxes(1, 2)
+def beside(y: array, x: array, low: Low) -> array:
+    """y, and what the adapter makes of x. x: (B, T, in); y: (B, T, out)."""
+    return y + low.scale * (x @ low.down.astype(x.dtype).swapaxes(1, 2)) @ low.up.astype(
+        x.dtype
+    ).swapaxes(1, 2)
 
 
 def ternary(weight: array, group: int) -> array:

@@ -171,7 +171,9 @@ class GPT(nn.Module):
     def _head(self, x: array, side: Side | None) -> array:
         if self.spec.embed_dim is not None:
             x = self.embed_out(x)
-        logits = beside(self.matched(x), x, side, "head")
+        logits = self.matched(x)
+        if side is not None:
+            logits = beside(logits, x, side["head"])
         if self.spec.head_bias:
             logits = logits + self.head_bias
         return softcap(logits, self.spec.softcap, self.spec.logit_softcap)

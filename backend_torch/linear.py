@@ -84,13 +84,11 @@ Side = dict[str, Low]  # of one visit by the names of what they stand beside, or
 Sides = list[Side]  # of each visit of the plan, then of the head
 
 
-def beside(y: Tensor, x: Tensor, side: Side | None, name: str) -> Tensor:
-    """y, and where there are adapters what the one of this name makes of x. x: (B, T, in)."""
-    if side is None:
-        return y
-    down, up, scale = side[name]
-    low = scale * (x @ down.to(x.dtype).transpose(1, 2))
-    return y + low @ up.to(x.dtype).transpose(1, 2)
+def beside(y: Tensor, x: Tensor, low: Low) -> Tensor:
+    """y, and what the adapter makes of x. x: (B, T, in); y: (B, T, out)."""
+    return y + low.scale * (x @ low.down.to(x.dtype).transpose(1, 2)) @ low.up.to(
+        x.dtype
+    ).transpose(1, 2)
 
 
 def ternary(weight: Tensor, group: int) -> Tensor:

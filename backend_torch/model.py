@@ -178,7 +178,9 @@ class GPT(nn.Module):
     def _head(self, x: Tensor, side: Side | None) -> Tensor:
         if self.spec.embed_dim is not None:
             x = self.embed_out(x)
-        logits = beside(self.matched(x), x, side, "head")
+        logits = self.matched(x)
+        if side is not None:
+            logits = beside(logits, x, side["head"])
         if self.spec.head_bias:
             logits = logits + self.head_bias
         return softcap(logits, self.spec.softcap, self.spec.logit_softcap)

@@ -104,7 +104,7 @@ class Validation:
         """The same by a model that learns nothing."""
         return replace(self, adaptation=None)
 
-    def label(self) -> str | None:
+    def how(self) -> str | None:
         """What stands beside a score; None for the plainest one."""
         said = self.protocol.label()
         if self.adaptation is None:

@@ -237,7 +237,7 @@ def score_fields(scored: Scored, validation: Validation) -> dict[str, Any]:
         "bytes_raw": scored.bytes_raw,
         "subset": subset_fields(scored, validation),
         "lossy": validation.lossy or None,
-        "protocol": validation.label(),
+        "protocol": validation.how(),
     }
 
 
