@@ -127,7 +127,7 @@ class Tape:
 
     def _next_targets(self, windows: Sequence[Window]) -> dict[int, int]:
         """Of each stretch behind these windows; RuleBroken where one is not its stretch's next."""
-        ahead: dict[int, int] = {}
+        ahead = dict[int, int]()
         for window in windows:
             stretch = int(np.searchsorted(self._edges, window.start, side="right")) - 1
             begins, ends = map(int, self._edges[stretch : stretch + 2])

@@ -30,6 +30,7 @@ from core.score.scoring import Score, Validation, score
 from core.score.subsets import Subset
 from core.score.tape import Course, RuleBroken, Tape
 from core.score.windows import Rows, Window, Windows
+from core.train.recipe import as_plain, from_json, recipe_hash, to_json, with_changes
 from core.train.recipes import named
 
 VOCAB = 24
@@ -450,6 +451,17 @@ def test_adapters_of_the_record_are_as_many_as_it_has() -> None:
     first = first_down((3, "c_q"), 4, 16)
     assert first.dtype == np.float32 and np.abs(first).max() <= 0.25 and first.std() > 0.1
     assert not np.array_equal(first, first_down((4, "c_q"), 4, 16))
+
+
+def test_what_is_not_used_by_default_is_no_part_of_a_recipes_name() -> None:
+    """And what was set is kept, adapting or not."""
+    recipe = named("small")
+    assert not {"sgd", "lora", "phased"} & as_plain(recipe)["score"].keys()
+    other = with_changes(recipe, ["score.sgd.lr=0.1"])
+    assert as_plain(other)["score"]["sgd"]["lr"] == 0.1 and "lora" not in as_plain(other)["score"]
+    assert recipe_hash(other) != recipe_hash(recipe)
+    for one in (recipe, other, named("r1061")):
+        assert from_json(to_json(one), "here") == one
 
 
 WRONG: list[tuple[Callable[[], object], str]] = [
