@@ -224,13 +224,16 @@ def constant_functions(world: World) -> None:
 
 
 def inlined(world: World) -> None:
-    """Functions of one expression that are called in one place stand there."""
+    """Functions of one expression that are called in one place stand there; what only gives back
+    what it was given stands nowhere."""
     for node in walk(world.tree):
         for block in blocks_of(node):
             _return_at_once(block)
     instead = dict[int, ast.expr]()
     for calls, function, hidden in world.callables():
         part = function.body[0]
+        if not hidden and _gives_back(function):
+            instead |= {id(call): call.args[0] for call in calls if len(call.args) == 1}
         if len(calls) != 1 or len(function.body) > 1 or not isinstance(part, ast.Return):
             continue
         given = _given_once(calls[0], function, hidden)
@@ -238,6 +241,13 @@ def inlined(world: World) -> None:
             value = Given(given).visit(copied(part.value))
             instead[id(calls[0])] = value
     Replaced(instead).visit(world.tree)
+
+
+def _gives_back(function: ast.FunctionDef) -> bool:
+    """Whether it is `def f(x): return x`."""
+    names, end = [a.arg for a in arguments_of(function.args)], function.body[0]
+    returned = word_of(end.value) if isinstance(end, ast.Return) and end.value else ""
+    return names == [returned] and not function.args.vararg and not function.args.kwarg
 
 
 def _return_at_once(block: list[ast.stmt]) -> None:
