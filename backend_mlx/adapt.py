@@ -50,13 +50,14 @@ class Learner:
         x: int32 (B, T); y, marks: (B, L). The loss sum(nats * marks) is kept for `learn`.
         """
         tokens, targets = self._put(x), self._put(y)
-        self._grads = None
+        self._grads, last = None, 0 if y.shape == x.shape else y.shape[1]
         if marks is None:
-            return np.array(self.model.token_nats(tokens, targets, sides=self._sides(self._sets)))
+            sides = self._sides(self._sets)
+            return np.array(self.model.token_nats(tokens, targets, last=last, sides=sides))
         weights = self._put(marks)
 
         def loss(sets: Arrays) -> tuple[array, array]:
-            nats = self.model.token_nats(tokens, targets, sides=self._sides(sets))
+            nats = self.model.token_nats(tokens, targets, last=last, sides=self._sides(sets))
             return (nats * weights).sum(), nats
 
         (_, nats), self._grads = mx.value_and_grad(loss)(self._sets)

@@ -12,7 +12,8 @@ def attend(q: array, k: array, v: array, sees: array | None = None) -> array:
     """Causal softmax(q k^T / sqrt(D)) v. q: (B, T, H, D); k, v: (B, T, H_kv, D); out like q.
 
     Each key-value head serves H / H_kv query heads, in order, without being repeated. sees: (B or
-    1, T, T), which positions each may look at, instead of all up to its own.
+    1, T, T), which positions each may look at, instead of all up to its own; with queries of the
+    last L positions alone (B or 1, L, T).
     """
     scale = q.shape[-1] ** -0.5
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
@@ -38,6 +39,14 @@ def sees_of(tokens: array, window: int, doc_mask: bool) -> array | None:
         document = mx.cumsum(tokens == BOS, axis=1)
         sees = sees & (document[:, :, None] == document[:, None, :])
     return sees
+
+
+def last_sees(sees: array | None, x: array, last: int) -> array:
+    """(B or 1, last, T): what the last positions may look at. x: (B, T, C)."""
+    if sees is not None:
+        return sees[:, -last:]
+    place = mx.arange(x.shape[1])
+    return (place[None, :] <= place[-last:, None])[None]
 
 
 def attention_choice(device: mx.Device) -> str:

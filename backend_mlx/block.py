@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.core import array
 
-from backend_mlx.attend import attend
+from backend_mlx.attend import attend, last_sees
 from backend_mlx.linear import LINEARS, Linear, Side, beside
 from backend_mlx.ops import ACTIVATIONS, exclusive, gated, rms_norm, rotate
 from core.arch.spec import ModelSpec, Routing
@@ -21,9 +21,26 @@ class Given(NamedTuple):
     x0: array  # (B, T, C), the normalised embeddings
     cos: array  # (T, R/2)
     sin: array
-    sees: dict[int, array | None]  # by window: (B or 1, T, T), or plain causal attention
+    sees: Mapping[int, array | None]  # by window: (B or 1, T, T), or plain causal attention
     value_rows: array | None  # (B, T, H_kv D), of the value table
     first_values: list[array]  # (B, T, H_kv, D), of the first visit, once it has been made
+    last: int = 0  # of how many positions, at the end, anything is asked on this visit; 0: of all
+
+    def asked(self, x: array) -> array:
+        """Those of (B, T, ...) that anything is asked of."""
+        return x[:, -self.last :] if self.last else x
+
+    def turns(self) -> tuple[array, array]:
+        """cos and sin of the queries."""
+        if self.last:
+            return self.cos[-self.last :], self.sin[-self.last :]
+        return self.cos, self.sin
+
+
+def ending(given: Given, last: int) -> Given:
+    """For the last visit, where only the last positions are asked for."""
+    sees = {window: last_sees(seen, given.x0, last) for window, seen in given.sees.items()}
+    return given._replace(sees=sees, last=last)
 
 
 class Attention(nn.Module):
@@ -50,26 +67,27 @@ class Attention(nn.Module):
 
     def __call__(self, x: array, given: Given, side: Side | None = None) -> array:
         spec, (rows, time, _) = self.spec, x.shape
-        q, k, v = self.c_q(x), self.c_k(x), self.c_v(x)
+        asked = given.asked(x)
+        q, k, v = self.c_q(asked), self.c_k(x), self.c_v(x)
         if side is not None:
-            q, k = beside(q, x, side["c_q"]), beside(k, x, side["c_k"])
+            q, k = beside(q, asked, side["c_q"]), beside(k, x, side["c_k"])
             v = beside(v, x, side["c_v"])
-        q = q.reshape(rows, time, spec.num_heads, spec.head_dim)
+        q = q.reshape(*asked.shape[:2], spec.num_heads, spec.head_dim)
         k = k.reshape(rows, time, spec.num_kv_heads, spec.head_dim)
         v = v.reshape(rows, time, spec.num_kv_heads, spec.head_dim)
         v = self._with_values(v, given)
-        q = rotate(rms_norm(q, spec.norm_eps), given.cos, given.sin)
+        q = rotate(rms_norm(q, spec.norm_eps), *given.turns())
         k = rotate(rms_norm(k, spec.norm_eps), given.cos, given.sin)
         q = q * self.q_gain[:, None].astype(q.dtype)
         y = attend(q, k, v, given.sees[self.window])
         if self.exclusive:
-            y = exclusive(y, v)
+            y = exclusive(y, given.asked(v))
         if spec.attn_gate_dims:
-            opens = self.gate(x[..., : spec.attn_gate_dims])
+            opens = self.gate(asked[..., : spec.attn_gate_dims])
             y = gated(y, opens, spec.attn_gate_scale, spec.attn_gate_gain)
-        y = y.reshape(rows, time, spec.model_dim)
+        y = y.reshape(asked.shape)
         y = self.proj(rms_norm(y, spec.norm_eps) if spec.norm_out_proj else y)
-        return y if side is None else beside(y, x, side["proj"])
+        return y if side is None else beside(y, asked, side["proj"])
 
     def _with_values(self, v: array, given: Given) -> array:
         """v with a share of the first visit's, and with rows of the value table."""
@@ -168,14 +186,15 @@ class Layer(NamedTuple):
 def serial(layer: Layer, x: array, given: Given) -> array:
     """Attention, then the MLP on what it made."""
     x = layer.mixed(x, given.x0)
-    x = x + layer.attended(x, given)
+    x = given.asked(x) + layer.attended(x, given)
     return x + layer.fed(x)
 
 
 def parallel(layer: Layer, x: array, given: Given) -> array:
     """Attention and MLP side by side on the same x (GPT-J)."""
     x = layer.mixed(x, given.x0)
-    return x + layer.attended(x, given) + layer.fed(x)
+    asked = given.asked(x)
+    return asked + layer.attended(x, given) + layer.fed(asked)
 
 
 def lanes(
@@ -186,6 +205,7 @@ def lanes(
     resid: (2,), what stays of each lane; post: (2, 2), from attention and MLP to each lane.
     """
     a = layer.attended(layer.mixed(x, given.x0), given)
+    x, lane = given.asked(x), given.asked(lane)
     m = layer.fed(lane)
     x = resid[0] * x + post[0, 0] * a + post[1, 0] * m
     return x, resid[1] * lane + post[0, 1] * a + post[1, 1] * m
@@ -200,6 +220,7 @@ def lanes_in_turn(
     """
     x, lane = layer.mixed(x, given.x0), layer.mixed(lane, given.x0)
     a = layer.attended(x, given)
+    x, lane = given.asked(x), given.asked(lane)
     x, lane = resid[0] * x + post[0, 0] * a, resid[1] * lane + post[0, 1] * a
     m = layer.fed(lane)
     return resid[0] * x + post[1, 0] * m, resid[1] * lane + post[1, 1] * m

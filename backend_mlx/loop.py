@@ -22,6 +22,7 @@ from backend_mlx.weights import load_weights, parameters, to_numpy
 from core.arch.params import Weights, init_params
 from core.score.adapted import score_adapting
 from core.score.bpb import Scored
+from core.score.protocols import SLIDES
 from core.score.scoring import Validation, score
 from core.train.clock import BudgetClock, out_of_time
 from core.train.corpus import data_identity, open_corpus
@@ -116,7 +117,7 @@ class Trainer:
         """Score the weights that are being trained, the blocks in the order of this phase."""
         settings = self.recipe.score
         self._load(self._weights())
-        nats_of = Evaluator(self.model, phase).nats
+        nats_of = Evaluator(self.model, phase, settings.protocol in SLIDES).nats
         if self.recipe.score.adapt != "none" and validation.adaptation is not None:
             learner, how = Learner(self.model, validation.adaptation), self.recipe
             return score_adapting(

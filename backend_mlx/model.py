@@ -7,7 +7,7 @@ import mlx.nn as nn
 from mlx.core import array
 
 from backend_mlx.attend import sees_of
-from backend_mlx.block import LANES, ROUTES, Block, Given, Layer
+from backend_mlx.block import LANES, ROUTES, Block, Given, Layer, ending
 from backend_mlx.linear import Linear, Side, Sides, beside, project
 from backend_mlx.ops import before, cross_entropy, pair_buckets, rms_norm, softcap
 from core.arch.plan import Visit, forward_plan, longest, num_skips
@@ -66,7 +66,11 @@ class GPT(nn.Module):
         self._cos = mx.array(cos)
         self._sin = mx.array(sin)
 
-    def __call__(
+    def __call__(self, tokens: array, phase: int = -1) -> array:
+        """Capped logits of all positions, fp32 (B, T, V). tokens: (B, T) integers."""
+        return self.logits(tokens, phase)
+
+    def logits(
         self, tokens: array, phase: int = -1, last: int = 0, sides: Sides | None = None
     ) -> array:
         """Capped logits, fp32 (B, T, V); of the `last` positions alone, where it is not 0.
@@ -79,6 +83,8 @@ class GPT(nn.Module):
         lane = x
         skips: list[array] = []
         for visit in self._plans[phase]:
+            if last and visit.position == len(self._plans[phase]) - 1:
+                given = ending(given, last)
             if visit.pop_skip is not None:
                 x = self._joined(x, skips.pop(), visit.pop_skip)
             if self.spec.step_embed:
@@ -96,8 +102,6 @@ class GPT(nn.Module):
                 x = 0.5 * (x + lane)
             if visit.push_skip:
                 skips.append(x)
-        if last:
-            x = x[:, -last:]
         x = rms_norm(x, self.spec.norm_eps)
         return self._head(x, None if sides is None else sides[-1])
 
@@ -107,22 +111,22 @@ class GPT(nn.Module):
         targets: array,
         phase: int = -1,
         z_loss: float = 0.0,
+        last: int = 0,
         sides: Sides | None = None,
     ) -> array:
         """Nats of each target, fp32 (B, L); in training with the z-loss, where there is one.
 
-        targets: (B, L), those of the last L positions.
+        targets: (B, L), of all positions or, where `last` is not 0, of as many at the end.
         """
-        last = 0 if targets.shape == tokens.shape else targets.shape[1]
-        return cross_entropy(self(tokens, phase, last, sides), targets, z_loss)
+        return cross_entropy(self.logits(tokens, phase, last, sides), targets, z_loss)
 
     def _given(self, tokens: array, x0: array) -> Given:
-        time = tokens.shape[1]
         sees = dict.fromkeys(self._windows)
         if self.spec.doc_mask or self.spec.windows:
             sees = {w: sees_of(tokens, w, self.spec.doc_mask) for w in self._windows}
         rows = self._value_rows(tokens, x0) if self.spec.value_embed_dim else None
-        return Given(x0, *self._turns(time), sees, rows, [])
+        cos, sin = self._turns(tokens.shape[1])
+        return Given(x0, cos, sin, sees, rows, [])
 
     def _turns(self, time: int) -> tuple[array, array]:
         """cos and sin of so many positions."""

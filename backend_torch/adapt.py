@@ -49,9 +49,9 @@ class Learner:
 
         x: int32 (B, T); y, marks: (B, L). The loss sum(nats * marks) is kept for `learn`.
         """
-        self._loss = None
+        self._loss, last = None, 0 if y.shape == x.shape else y.shape[1]
         with torch.set_grad_enabled(marks is not None):
-            nats = self.model.token_nats(self._put(x), self._put(y), sides=self._sides())
+            nats = self.model.token_nats(self._put(x), self._put(y), last=last, sides=self._sides())
             if marks is not None:
                 self._loss = (nats * self._put(marks)).sum()
         return nats.detach().cpu().numpy()

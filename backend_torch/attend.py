@@ -21,7 +21,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None = None) -> Tenso
     """Causal softmax(q k^T / sqrt(D)) v. q: (B, T, H, D); k, v: (B, T, H_kv, D); out like q.
 
     Each key-value head serves H / H_kv query heads, in order, without being repeated. sees: (B or
-    1, T, T), which positions each may look at, instead of all up to its own.
+    1, T, T), which positions each may look at, instead of all up to its own; with queries of the
+    last L positions alone (B or 1, L, T).
     """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     shared = k.shape[1] != q.shape[1]
@@ -56,6 +57,14 @@ def sees_of(tokens: Tensor, window: int, doc_mask: bool) -> Tensor | None:
         document = torch.cumsum(tokens == BOS, dim=1)
         sees = sees & (document[:, :, None] == document[:, None, :])
     return sees
+
+
+def last_sees(sees: Tensor | None, x: Tensor, last: int) -> Tensor:
+    """(B or 1, last, T): what the last positions may look at. x: (B, T, C)."""
+    if sees is not None:
+        return sees[:, -last:]
+    place = torch.arange(x.shape[1], device=x.device)
+    return (place[None, :] <= place[-last:, None])[None]
 
 
 def attention_choice(device: torch.device) -> str:

@@ -9,7 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from backend_torch.attend import sees_of
-from backend_torch.block import LANES, ROUTES, Block, Given, Layer
+from backend_torch.block import LANES, ROUTES, Block, Given, Layer, ending
 from backend_torch.linear import Linear, Side, Sides, beside, project
 from backend_torch.ops import before, cross_entropy, pair_buckets, rms_norm, softcap
 from core.arch.plan import Visit, forward_plan, longest, num_skips
@@ -68,7 +68,11 @@ class GPT(nn.Module):
         self.register_buffer("_cos", torch.from_numpy(cos), persistent=False)
         self.register_buffer("_sin", torch.from_numpy(sin), persistent=False)
 
-    def forward(
+    def forward(self, tokens: Tensor, phase: int = -1) -> Tensor:
+        """Capped logits of all positions, fp32 (B, T, V). tokens: (B, T) integers."""
+        return self.logits(tokens, phase)
+
+    def logits(
         self, tokens: Tensor, phase: int = -1, last: int = 0, sides: Sides | None = None
     ) -> Tensor:
         """Capped logits, fp32 (B, T, V); of the `last` positions alone, where it is not 0.
@@ -86,6 +90,8 @@ class GPT(nn.Module):
         lane = x
         skips: list[Tensor] = []
         for visit in self._plans[phase]:
+            if last and visit.position == len(self._plans[phase]) - 1:
+                given = ending(given, last)
             if visit.pop_skip is not None:
                 x = self._joined(x, skips.pop(), visit.pop_skip)
             if self.spec.step_embed:
@@ -103,8 +109,6 @@ class GPT(nn.Module):
                 x = 0.5 * (x + lane)
             if visit.push_skip:
                 skips.append(x)
-        if last:
-            x = x[:, -last:]
         x = rms_norm(x, self.spec.norm_eps)
         return self._head(x, None if sides is None else sides[-1])
 
@@ -114,22 +118,22 @@ class GPT(nn.Module):
         targets: Tensor,
         phase: int = -1,
         z_loss: float = 0.0,
+        last: int = 0,
         sides: Sides | None = None,
     ) -> Tensor:
         """Nats of each target, fp32 (B, L); in training with the z-loss, where there is one.
 
-        targets: (B, L), those of the last L positions.
+        targets: (B, L), of all positions or, where `last` is not 0, of as many at the end.
         """
-        last = 0 if targets.shape == tokens.shape else targets.shape[1]
-        return cross_entropy(self(tokens, phase, last, sides), targets, z_loss)
+        return cross_entropy(self.logits(tokens, phase, last, sides), targets, z_loss)
 
     def _given(self, tokens: Tensor, x0: Tensor) -> Given:
-        time = tokens.shape[1]
         sees = dict.fromkeys(self._windows)
         if self.spec.doc_mask or self.spec.windows:
             sees = {w: sees_of(tokens, w, self.spec.doc_mask) for w in self._windows}
         rows = self._value_rows(tokens, x0) if self.spec.value_embed_dim else None
-        return Given(x0, *self._turns(time), sees, rows, [])
+        cos, sin = self._turns(tokens.shape[1])
+        return Given(x0, cos, sin, sees, rows, [])
 
     def _turns(self, time: int) -> tuple[Tensor, Tensor]:
         """cos and sin of so many positions."""

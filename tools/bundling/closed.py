@@ -232,8 +232,8 @@ def inlined(world: World) -> None:
     instead = dict[int, ast.expr]()
     for calls, function, hidden in world.callables():
         part = function.body[0]
-        if not hidden and _gives_back(function):
-            instead |= {id(call): call.args[0] for call in calls if len(call.args) == 1}
+        if _gives_back(function, hidden):
+            instead |= {id(call): call.args[0] for call in calls if _is_plain(call)}
         if len(calls) != 1 or len(function.body) > 1 or not isinstance(part, ast.Return):
             continue
         given = _given_once(calls[0], function, hidden)
@@ -243,9 +243,16 @@ def inlined(world: World) -> None:
     Replaced(instead).visit(world.tree)
 
 
-def _gives_back(function: ast.FunctionDef) -> bool:
-    """Whether it is `def f(x): return x`."""
-    names, end = [a.arg for a in arguments_of(function.args)], function.body[0]
+def _is_plain(call: ast.Call) -> bool:
+    """One argument, and nothing computed before it."""
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else call.func
+    return len(call.args) == 1 and not call.keywords and isinstance(owner, ast.Name)
+
+
+def _gives_back(function: ast.FunctionDef, hidden: int) -> bool:
+    """Whether it is `def f(x): return x`, behind its hidden arguments."""
+    names = [a.arg for a in arguments_of(function.args)][hidden:]
+    end = function.body[0]
     returned = word_of(end.value) if isinstance(end, ast.Return) and end.value else ""
     return names == [returned] and not function.args.vararg and not function.args.kwarg
 

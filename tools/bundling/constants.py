@@ -100,6 +100,7 @@ class Constants(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         self.generic_visit(node)
+        node.args = [part for argument in node.args for part in _spread(argument)]
         if node.keywords:
             return node
         if isinstance(node.func, ast.Lambda):
@@ -182,16 +183,32 @@ class Constants(ast.NodeTransformer):
 
 
 def tidy(tree: ast.Module) -> None:
-    """No statement behind the end of a block, no block without a statement."""
+    """No `x = x`, no statement behind the end of a block, no block without a statement."""
     for node in walk(tree):
         for name in ("body", "orelse", "finalbody"):
             block = getattr(node, name, None)
             if not isinstance(block, list):
                 continue
+            block[:] = [part for part in block if not _says_itself(part)]
             ends = [i for i, part in enumerate(block) if isinstance(part, ENDS)]
             del block[ends[0] + 1 if ends else len(block) :]
             if not block and name == "body" and not isinstance(node, ast.Module):
                 block.append(ast.Pass())
+
+
+def _spread(argument: ast.expr) -> list[ast.expr]:
+    """`*(a, b)` as a, b."""
+    inside = argument.value if isinstance(argument, ast.Starred) else argument
+    if inside is argument or not isinstance(inside, ast.Tuple):
+        return [argument]
+    return inside.elts
+
+
+def _says_itself(node: ast.AST) -> bool:
+    """Whether it is `x = x`."""
+    if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Name):
+        return False
+    return all(getattr(target, "id", "") == node.value.id for target in node.targets)
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
