@@ -77,7 +77,10 @@ BREAKS = {
         both("block"), "mix[0] * x + mix[1] * x0", "mix[1] * x + mix[0] * x0", ALIKE
     ),
     "no last norm, on both sides": Break(
-        both("model"), "self._head(rms_norm(x, self.spec.norm_eps))", "self._head(x)", ALIKE
+        both("model"),
+        "x = rms_norm(x, self.spec.norm_eps)\n        return self._head",
+        "return self._head",
+        ALIKE,
     ),
     "keys that are not normalised, on both sides": Break(
         both("block"),
@@ -139,10 +142,16 @@ BREAKS = {
         "documents(stream) if not ISOLATES",
         "tests/core/test_protocols.py",
     ),
-    "the head on the first positions": Break(
-        both("model"),
-        "x = x[:, -last:]",
-        "x = x[:, :last]",
+    "the first positions asked for, on both sides": Break(
+        both("block"),
+        "x[:, -self.last :]",
+        "x[:, : self.last]",
+        "tests/parity/test_evaluate.py -k baseline",
+    ),
+    "the last queries turned as the first, on both sides": Break(
+        both("block"),
+        "self.cos[-self.last :], self.sin[-self.last :]",
+        "self.cos[: self.last], self.sin[: self.last]",
         "tests/parity/test_evaluate.py -k baseline",
     ),
     "a scorer that learns before it scores": Break(
@@ -236,10 +245,10 @@ BREAKS = {
     **{
         f"without {case}, on both sides": Break(both(file), old, new, f"tests/parity -k {case}")
         for case, (file, old, new) in {
-            "xsa": ("block", "y = exclusive(y, v)", "y = y"),
+            "xsa": ("block", "y = exclusive(y, given.asked(v))", "y = y"),
             "attn_gate": ("ops", "scale * logits", "logits"),
             "ln_scale": ("block", "x * self.norm_scale if", "x if"),
-            "parallel": ("block", "attended(x, given) + layer.fed(x)", "attended(x, given)"),
+            "parallel": ("block", "attended(x, given) + layer.fed(asked)", "attended(x, given)"),
             "lanes": ("block", "post[1, 0] * m\n    return x, resid", "m\n    return x, resid"),
             "lanes_in_turn": ("block", "layer.mixed(lane, given.x0)", "lane"),
             "skip_gates": ("model", "share * x + (1.0 - share) * skip", "x + skip"),
