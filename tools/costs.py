@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from core.arch.plan import forward_plan
 from core.artifact.codecs import candidates, smallest
 from core.artifact.grid import Grid
 from core.artifact.groups import OneBit, grouped_levels
-from core.artifact.quant import ABSMAX, matrix_shape, quantize_rows, stored_format
+from core.artifact.quant import ABSMAX, Levels, matrix_shape, quantize_rows, stored_format
 from core.train.recipe import Recipe
 
 Memory = Literal["cuda", "unified"]
@@ -116,7 +116,8 @@ def bytes_per_weight(cols: int, codec: str, grid: Grid = ABSMAX) -> float:
 @cache
 def level_entropy(cols: int, grid: Grid = ABSMAX) -> float:
     """Bits of a level of a Gaussian weight in rows of `cols`, from the same sample."""
-    return _entropy(_sample(cols, grid).view(np.uint8))
+    levels = _sample(cols, grid)
+    return _entropy(levels.view(f"u{levels.itemsize}"))
 
 
 @cache
@@ -126,7 +127,7 @@ def fp16_entropy() -> float:
     return _entropy(halves[0::2]) + _entropy(halves[1::2])
 
 
-def _sample(cols: int, grid: Grid) -> NDArray[np.int8]:
+def _sample(cols: int, grid: Grid) -> Levels:
     """Of unit deviation, so a floor that is absolute does not count."""
     free = replace(grid, floor=0.0)
     return quantize_rows(normal(0, cols, (SAMPLE_ROWS, cols)).astype(np.float32), free)[0]
@@ -140,13 +141,15 @@ def _group_bytes(group: int, form: OneBit, codec: str) -> tuple[float, float]:
     return _entropy(levels.view(np.uint8)) / 8, _packed(levels, codec)
 
 
-def _packed(levels: NDArray[np.int8], codec: str) -> float:
+def _packed(levels: Levels, codec: str) -> float:
     """Bytes of one of these levels."""
-    _, packed = smallest(levels.tobytes(), candidates(codec), [levels.shape])
+    rows, cols = levels.shape
+    allowed = candidates(codec, levels.dtype.name)
+    _, packed = smallest(levels.tobytes(), allowed, [(rows, cols * levels.itemsize)])
     return len(packed) / levels.size
 
 
-def _entropy(symbols: NDArray[np.uint8]) -> float:
+def _entropy(symbols: NDArray[Any]) -> float:
     share = np.bincount(symbols.ravel(), minlength=256) / symbols.size
     share = share[share > 0]
     return float(-(share * np.log2(share)).sum())

@@ -14,6 +14,7 @@ from core.arch.fields import closest
 from core.artifact.entropy import Shapes, rans_encode, states_bytes
 from core.artifact.packing import PACKINGS, UnfitError
 from core.artifact.rans import rans_decode
+from core.artifact.wide import wide_decode, wide_encode
 
 _ROW_BYTES = 4096  # of data whose shapes are not told
 _PACKED = struct.Struct("<BII")  # codec id of what follows; bytes before it; levels
@@ -75,10 +76,16 @@ def smallest(
     return codec_id, best
 
 
-def candidates(codec: str) -> tuple[str, ...]:
-    """The codecs that quant.codec allows: itself and raw, all of Python's and ours, or all."""
-    own = tuple(name for name in CODECS if name not in _PACKAGES)
-    return {"best": own, "any": tuple(CODECS)}.get(codec, (codec, "raw"))
+def candidates(codec: str, kind: str = "int8") -> tuple[str, ...]:
+    """The codecs that quant.codec allows: itself and raw, all of Python's and ours, or all.
+
+    For int16 the coder of wide levels stands in the place of the one of bytes.
+    """
+    other, rans = ("rans", "wide") if kind == "int16" else ("wide", "rans")
+    own = tuple(name for name in CODECS if name not in (*_PACKAGES, other))
+    every = tuple(name for name in CODECS if name != other)
+    named = rans if codec == "rans" else codec
+    return {"best": own, "any": every}.get(codec, (named, "raw"))
 
 
 def codec_name(codec_id: int) -> str:
@@ -228,4 +235,5 @@ CODECS: dict[str, Codec] = {
     "trits": _dense(6, "trits"),
     "mask": _dense(7, "mask"),
     "bits": _dense(8, "bits"),
+    "wide": Codec(9, wide_encode, wide_decode, states_bytes),
 }

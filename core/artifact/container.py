@@ -162,10 +162,10 @@ def _runs(artifact: Artifact, codec: str) -> tuple[list[_Run], list[list[int]]]:
     for tensor in artifact.tensors:
         places.append([])
         for part in row_of(tensor).parts():
-            piece, allowed = _part_bytes(tensor, part), candidates(codec)
-            if part.share == "levels" and codec not in allowed:
+            piece, allowed = _part_bytes(tensor, part), candidates(codec, part.kind)
+            if part.share == "levels" and len(allowed) > 2:
                 codec_id, _ = smallest(piece, allowed, [part.matrix], joins=True)
-                allowed = candidates(codec_name(codec_id))
+                allowed = (codec_name(codec_id), "raw")
             kind = (part.share, part.kind, *allowed)
             run = runs.setdefault(kind, _Run(allowed))
             run.pieces.append(piece)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.artifact.quant import log_scale_from_float
 from core.artifact.rans import LOW, lanes_of
+from core.artifact.scales import log_scale_from_float
 
 Shapes = Sequence[tuple[int, int]]  # of matrices of bytes that follow each other
 Bytes = NDArray[np.uint8]

@@ -6,46 +6,123 @@ and with it a level on the edge, may differ between machines.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from core.artifact.grid import Array, Grid
-from core.artifact.quant import quantize_rows
+from core.artifact.quant import Levels, quantize_rows
+from core.artifact.scales import Scales, scale_values
+from core.artifact.trellis import trellis_levels
 
 Float = NDArray[np.float64]
-Levels = NDArray[np.int8]
 
 BLOCK = 128  # columns whose errors reach the columns behind them in one product
 DAMPING = 0.01  # of the mean of the diagonal, added to it
 
 
-def gptq_rows(
-    weight: Array, hessian: Float, grid: Grid, name: str = "weight"
-) -> tuple[Levels, NDArray[np.float16]]:
-    """(R, C) with H = sum of x x^T (C, C) to int8 levels (R, C) and fp16 scales (R,).
+@dataclass(frozen=True, eq=False)
+class Feedback:
+    """What a Hessian says: the order of the columns, and how each one's error is made up for."""
 
-    The scales are those of quantize_rows. A column that no input reaches has levels of 0. A row
-    whose nearest levels have no larger error, as `weighted_errors` has it, keeps these.
+    order: NDArray[np.int64]  # (C,), the columns that their inputs reach most first
+    factor: Float  # (C, C) in that order, upper triangular: U^T U is the inverse of H, damped
+    dead: NDArray[np.bool_]  # (C,): columns that no input reaches
+
+    @property
+    def freedom(self) -> Float:
+        """(C,), by column: how wide a step is that costs as much output error as any other's.
+
+        The diagonal of U: what is lost in column j adds (error_j / freedom_j)^2.
+        """
+        free = np.empty(len(self.order))
+        free[self.order] = np.diag(self.factor)
+        return free
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Steps:
+    """The steps of a matrix (R, C) as they are stored: of a row times of a column."""
+
+    row: Scales  # (R,)
+    col: NDArray[np.uint8] | None = None  # (C,)
+    last: int  # the outermost level
+    trellis: int = 0
+    trellis_lambda: float = 0.0
+
+    def rows(self) -> Float:
+        return scale_values(self.row).astype(np.float64)
+
+    def cols(self, cols: int) -> Float:
+        return np.ones(cols) if self.col is None else scale_values(self.col).astype(np.float64)
+
+    def nearest(self, weight: Float) -> tuple[Levels, Float]:
+        """(R,) of one column, in steps: levels, and what they stand for."""
+        if not self.trellis:
+            levels = np.clip(np.rint(weight), -self.last, self.last)
+            return levels.astype(np.int16), levels
+        spread = float(np.mean(np.square(weight)))
+        price = self.trellis_lambda / (2 * math.log(2) * max(spread, 1 / 12))
+        found, values = trellis_levels(weight, self.trellis, self.last, price)
+        return found.astype(np.int16), values
+
+
+def feedback(hessian: Float, cols: int, name: str = "weight") -> Feedback:
+    """Of H = sum of x x^T (C, C).
+
     Raises ValueError where H is not of this width, not finite, or not of positive squares.
     """
-    nearest, scale = quantize_rows(weight, grid, name)
-    _check(hessian, weight.shape[1], name)
-    step = scale.astype(np.float64)
-    dead = np.diag(hessian) == 0
-    nearest[:, dead] = 0
+    _check(hessian, cols, name)
     order = np.argsort(-np.diag(hessian), kind="stable")
-    kept = np.where(dead, 0.0, weight.astype(np.float64))[:, order]
-    levels = np.empty_like(nearest)
-    levels[:, order] = _in_order(kept, _factor(hessian, order, name), step, grid.qmax)
-    errors = [weighted_errors(weight, found, step, hessian) for found in (nearest, levels)]
-    keeps = errors[0] <= errors[1]
-    levels[keeps] = nearest[keeps]
-    return levels, scale
+    return Feedback(order, _factor(hessian, order, name), np.diag(hessian) == 0)
+
+
+def no_feedback(cols: int) -> Feedback:
+    """Of inputs that are not known: every column by itself."""
+    return Feedback(np.arange(cols), np.eye(cols), np.zeros(cols, bool))
+
+
+def gptq(weight: Array, known: Feedback, steps: Steps) -> Levels:
+    """(R, C) to levels int16 (R, C); a column that no input reaches is quantized as zeros."""
+    step, cols = steps.rows(), steps.cols(weight.shape[1])[known.order]
+    kept = np.where(known.dead, 0.0, weight.astype(np.float64))[:, known.order]
+    levels = np.empty(weight.shape, np.int16)
+    levels[:, known.order] = _in_order(kept, known.factor, step, cols, steps)
+    return levels
+
+
+def gptq_rows(
+    weight: Array,
+    hessian: Float,
+    grid: Grid,
+    name: str = "weight",
+    known: Feedback | None = None,
+) -> tuple[Levels, NDArray[np.float16]]:
+    """(R, C) with H = sum of x x^T (C, C) to levels (R, C) and fp16 scales (R,).
+
+    The scales are those of quantize_rows. A row whose nearest levels have no larger error, as
+    `weighted_errors` has it, keeps these.
+    """
+    nearest, scale = quantize_rows(weight, grid, name)
+    known = known or feedback(hessian, weight.shape[1], name)
+    nearest[:, known.dead] = 0
+    levels = gptq(weight, known, Steps(row=scale, last=grid.last))
+    step = scale.astype(np.float64)
+    before, after = (weighted_errors(weight, found, step, hessian) for found in (nearest, levels))
+    better = before > after
+    nearest[better] = levels[better]
+    return nearest, scale
 
 
 def weighted_errors(weight: Array, levels: Levels, step: Float, hessian: Float) -> Float:
     """(R,): e H e^T of each row's error e, the sum of squares that the outputs are off by."""
-    error = weight.astype(np.float64) - levels * step[:, None]
+    return output_errors(weight.astype(np.float64) - levels * step[:, None], hessian)
+
+
+def output_errors(error: Float, hessian: Float) -> Float:
+    """(R, C) to e H e^T of each row e, (R,)."""
     total: Float = np.sum(error @ hessian * error, axis=1)
     return total
 
@@ -66,17 +143,18 @@ def _factor(hessian: Float, order: NDArray[np.int64], name: str) -> Float:
     return np.triu(np.linalg.inv(lower[::-1, ::-1]))
 
 
-def _in_order(weight: Float, factor: Float, step: Float, qmax: int) -> Levels:
-    """Column by column to the nearest level; what is lost is taken from the columns behind."""
-    levels = np.empty(weight.shape, np.int8)
+def _in_order(weight: Float, factor: Float, step: Float, cols: Float, steps: Steps) -> Levels:
+    """Column by column to its levels; what is lost is taken from the columns behind."""
+    levels = np.empty(weight.shape, np.int16)
     for start in range(0, weight.shape[1], BLOCK):
         end = min(start + BLOCK, weight.shape[1])
         lost = np.empty((len(weight), end - start))
         for j in range(start, end):
-            level = np.clip(np.rint(weight[:, j] / step), -qmax, qmax)
-            error = (weight[:, j] - level * step) / factor[j, j]
+            wide = step * cols[j]
+            levels[:, j], values = steps.nearest(weight[:, j] / wide)
+            error = (weight[:, j] - values * wide) / factor[j, j]
             weight[:, j + 1 : end] -= np.outer(error, factor[j, j + 1 : end])
-            levels[:, j], lost[:, j - start] = level, error
+            lost[:, j - start] = error
         weight[:, end:] -= lost @ factor[start:end, end:]
     return levels
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 FP16_MAX = 65_504.0
+MOST = 32_767  # the outermost level that a file holds
 _FIXED_BITS = 19  # squares of so many bits, 2**24 of them, fit int64
 
 
@@ -23,12 +24,14 @@ class Grid:
     2026-04-05); or the |weight| that a part `quantile` of the row does not exceed. What lies
     beyond is clipped. With 10 sigmas or more nothing is: k then only sets the step, k / qmax
     sigmas wide in every row, and a larger k gives coarser levels in fewer bytes.
+    `times` makes every step so much wider; the levels are fewer or more then, the reach stays.
     """
 
     bits: int = 8
     sigmas: float = 0.0  # 0: not by sigma
     quantile: float = 1.0  # 1: not by quantile
     floor: float = 0.0  # least step
+    times: float = 1.0
 
     def __post_init__(self) -> None:
         _need(2 <= self.bits <= 8, f"{self.bits} bits must be 2 to 8")
@@ -37,10 +40,18 @@ class Grid:
         one = self.sigmas == 0 or self.quantile == 1
         _need(one, f"sigmas {self.sigmas} and quantile {self.quantile}: choose one of them")
         _need(0 <= self.floor <= FP16_MAX, f"scale_floor {self.floor} must be 0 to {FP16_MAX:.0f}")
+        fits = 0 < self.times < math.inf
+        _need(fits, f"step_scale {self.times} must be positive and finite")
+        _need(self.last <= MOST, f"step_scale {self.times}: {self.last} levels exceed {MOST}")
 
     @property
     def qmax(self) -> int:
         return int(2 ** (self.bits - 1) - 1)
+
+    @property
+    def last(self) -> int:
+        """The outermost level: qmax, where `times` does not move it."""
+        return max(1, round(self.qmax / self.times))
 
     def reach(self, weight: Array) -> NDArray[Any]:
         """Finite (R, C) to (R,), in float32 or, by sigma, float64; 0 for zeros only.

@@ -14,7 +14,7 @@ from core.arch.params import num_frozen, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.codecs import codec_name, decode, smallest
 from core.artifact.groups import OneBit
-from core.artifact.quant import MAX_RANK
+from core.artifact.quant import MAX_RANK, States
 from core.artifact.table import FORMAT_VERSION, Row, Stream, dump, is_label
 
 MAGIC = b"GOLF"
@@ -149,8 +149,8 @@ def _row(entry: dict[str, Any], at: int, num_streams: int) -> tuple[Row, tuple[i
     shape, places = tuple(lists["shape"] or ()), tuple(lists["streams"] or ())
     fields = {name: value for name, value in entry.items() if name not in lists}
     row = replace(from_plain(Row, fields, f"corrupt artifact: {where}"), shape=shape)
-    if row.trellis:
-        raise ValueError(f"artifact {where}: a trellis flag, written by a newer version")
+    if row.trellis not in get_args(States):
+        raise ValueError(f"artifact {where}: trellis {row.trellis}: written by a newer version")
     positive = len(shape) <= MAX_RANK and all(size > 0 for size in shape)
     need(positive, f"{where}: shape {shape[:9]}, expected at most {MAX_RANK} positive sizes")
     known = len(places) == len(row.parts()) and all(0 <= i < num_streams for i in places)

@@ -13,11 +13,15 @@ from core.arch.params import Param, Role, Weights, check_weights, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.grid import FP16_MAX, Array, Grid
 from core.artifact.groups import OneBit, grouped_levels
+from core.artifact.scales import Scales, scale_values
+from core.artifact.trellis import trellis_values
 
 Width = Literal["int8", "int7", "int6", "int5", "int4", "int3", "int2"]
 Format = Literal[Width, OneBit, "fp16"]
 CodecChoice = Literal["zlib", "lzma", "brotli", "zstd", "rans", "best", "any"]
-Scales = NDArray[np.float16] | NDArray[np.uint8]
+Levels = NDArray[np.int8] | NDArray[np.int16]
+Steps = Literal["rows", "columns", "fisher"]
+States = Literal[0, 4, 8]
 
 FP16_TINY = np.float16(2.0**-24)
 MAX_RANK = 4
@@ -27,6 +31,8 @@ ABSMAX = Grid()
 @dataclass(frozen=True, kw_only=True)
 class Quant:
     """How weights are stored: for each role of param_table a format and the rule of its steps.
+
+    solver gptq chooses levels by what the inputs of a matrix are; steps and trellis are its own.
 
     codec "best": for each tensor the smallest of those that need no other package; "any": of all.
     Levels of any width are stored as int8. ternary and binary are of a model whose matrices are
@@ -52,10 +58,25 @@ class Quant:
     codec: CodecChoice = "zlib"
     solver: Literal["nearest", "gptq"] = "nearest"  # gptq: not in runs yet, which say so
     lqer_rank: int = 0  # of what corrects the worst matrices; not in runs yet, which say so
+    steps: Steps = "rows"  # how wide they are; allocation.py says what the others do
+    steps_tilt: float = 0.0  # of a row, times how often its token is met, to the minus this
+    step_scale: float = 1.0  # times every one: the constant that meets a byte target
+    trellis: States = 0  # that levels run through; 0: none
+    trellis_lambda: float = 0.1  # squared steps that a bit is worth to it
 
     def __post_init__(self) -> None:
         if self.keep_below < 0:
             raise ValueError(f"quant: keep_below {self.keep_below} must not be negative")
+        if not 0 <= self.trellis_lambda < math.inf:
+            raise ValueError(f"quant: trellis_lambda {self.trellis_lambda} must be at least 0")
+        if not 0 <= self.steps_tilt <= 1:
+            raise ValueError(f"quant: steps_tilt {self.steps_tilt} must be 0 to 1")
+        plain = self.steps == "rows" and not self.steps_tilt and not self.trellis
+        if self.solver != "gptq" and not plain:
+            raise ValueError(
+                "quant: trellis, steps_tilt and steps other than rows are of quant.solver=gptq, "
+                f"found {self.solver}"
+            )
         for role in get_args(Role):
             self.grid(role)  # raises where its fields do not fit
 
@@ -70,9 +91,14 @@ class Quant:
         form: Format = getattr(self, role)
         bits = int(form.removeprefix("int")) if form in get_args(Width) else 8
         if role == "control":
-            return Grid(bits=bits, floor=self.scale_floor)
-        sigmas, quantile = getattr(self, f"{role}_sigmas"), getattr(self, f"{role}_quantile")
-        return Grid(bits=bits, sigmas=sigmas, quantile=quantile, floor=self.scale_floor)
+            return Grid(bits=bits, floor=self.scale_floor, times=self.step_scale)
+        return Grid(
+            bits=bits,
+            sigmas=getattr(self, f"{role}_sigmas"),
+            quantile=getattr(self, f"{role}_quantile"),
+            floor=self.scale_floor,
+            times=self.step_scale,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +106,8 @@ class Packed:
     """One stored tensor. Levels are read as a matrix (rows, cols): all leading axes are rows.
 
     weight = level * row scale * column scale, a missing scale being 1; float16 values are the
-    weights themselves. A uint8 scale b stands for 2**((b - 128) / 8).
+    weights themselves. A uint8 scale b stands for 2**((b - 128) / 8). With a trellis, what it
+    makes of the levels stands in their place: trellis.py.
     """
 
     name: str
@@ -101,6 +128,7 @@ class Packed:
                 _need(self.name, bool(np.all(self.row_scale > 0)), "a row scale is not positive")
         if self.col_scale is not None:
             _check_array(self.name, "column scale", self.col_scale, (cols,), ("uint8",))
+        _need(self.name, self.trellis in (0, 4, 8), f"trellis {self.trellis} must be 0, 4 or 8")
         plain = self.row_scale is None and self.col_scale is None and self.trellis == 0
         is_fp16 = self.values.dtype == np.float16
         _need(self.name, plain or not is_fp16, "fp16 values take no scale and no trellis")
@@ -138,8 +166,8 @@ def _stored(row: Param, weight: Array, spec: ModelSpec, quant: Quant) -> Packed:
     if quant.has_groups and form in ("ternary", "binary"):
         _need(row.name, spec.linear == form, f"format {form}, but arch.linear is {spec.linear}")
         _need(row.name, bool(np.all(np.isfinite(weight))), "a weight is NaN or infinite")
-        levels, size = grouped_levels(weight, spec.linear_group, form)
-        return Packed(row.name, levels.shape, levels, np.maximum(to_fp16(size), FP16_TINY))
+        groups, size = grouped_levels(weight, spec.linear_group, form)
+        return Packed(row.name, groups.shape, groups, np.maximum(to_fp16(size), FP16_TINY))
     matrix = weight.reshape(matrix_shape(row.shape))
     levels, scale = quantize_rows(matrix, quant.grid(row.role), row.name)
     return Packed(row.name, row.shape, levels.reshape(row.shape), scale)
@@ -147,19 +175,22 @@ def _stored(row: Param, weight: Array, spec: ModelSpec, quant: Quant) -> Packed:
 
 def quantize_rows(
     weight: Array, grid: Grid = ABSMAX, name: str = "weight"
-) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
-    """(R, C) to the nearest levels, int8 (R, C), and fp16 scales (R,); row_scales says which.
+) -> tuple[Levels, NDArray[np.float16]]:
+    """(R, C) to the nearest levels (R, C) and fp16 scales (R,); row_scales says which.
 
+    Levels are int8, or int16 where the grid's are wider.
     Elementwise IEEE operations alone: equal bits on every machine.
     """
     scale = row_scales(weight, grid, name)
     with np.errstate(over="ignore"):
         levels = np.rint(weight / scale.astype(np.float32)[:, None])
-    return np.clip(levels, -grid.qmax, grid.qmax).astype(np.int8), scale
+    return np.clip(levels, -grid.last, grid.last).astype(
+        np.int8 if grid.last <= 127 else np.int16
+    ), scale
 
 
 def row_scales(weight: Array, grid: Grid, name: str = "weight") -> NDArray[np.float16]:
-    """(R, C) to the steps of its rows (R,): reach / qmax, at least the floor.
+    """(R, C) to the steps of its rows (R,): reach / qmax, at least the floor, as often as `times`.
 
     Rounded to fp16 before anything is divided by them, so that levels are the nearest ones for
     the scale that is stored. Raises where a weight is not finite or no fp16 scale is enough.
@@ -168,10 +199,12 @@ def row_scales(weight: Array, grid: Grid, name: str = "weight") -> NDArray[np.fl
     with np.errstate(over="ignore"):
         reach = grid.reach(weight).astype(np.float32)
     wanted = np.maximum(reach / np.float32(grid.qmax), np.float32(grid.floor))
+    if grid.times != 1:
+        wanted *= np.float32(grid.times)
     fits = bool(np.all(wanted <= FP16_MAX))
     _need(name, fits, f"weight {np.abs(weight).max():g} overflows an fp16 scale")
     scale: NDArray[np.float16] = np.maximum(wanted.astype(np.float16), FP16_TINY)
-    last = np.float32(grid.qmax + 0.5)
+    last = np.float32(grid.last + 0.5)
     clips = scale.astype(np.float32) * last < reach  # where fp16 is too coarse: 2**-24
     np.nextafter(scale, np.float16(np.inf), out=scale, where=clips)
     return scale
@@ -187,46 +220,14 @@ def to_fp16(weight: Array, name: str = "weight") -> NDArray[np.float16]:
 
 def dequantize(packed: Packed) -> Array:
     """The weight, float32, of `packed.shape`; equal bits on every machine."""
-    if packed.trellis:
-        raise ValueError(f"{packed.name}: trellis {packed.trellis}: written by a newer version")
     weight = packed.values.astype(np.float32).reshape(matrix_shape(packed.shape))
+    if packed.trellis:
+        weight = trellis_values(weight, packed.trellis)
     if packed.row_scale is not None:
-        weight = weight * _scale_values(packed.row_scale)[:, None]
+        weight = weight * scale_values(packed.row_scale)[:, None]
     if packed.col_scale is not None:
-        weight = weight * _scale_values(packed.col_scale)[None, :]
+        weight = weight * scale_values(packed.col_scale)[None, :]
     return weight.reshape(packed.shape)
-
-
-# 2**(k/8) as literals: a library's pow may differ in the last bit.
-_EIGHTHS = np.array(
-    [
-        *(1.0, 1.0905077326652577, 1.189207115002721, 1.2968395546510096),
-        *(1.4142135623730951, 1.5422108254079407, 1.681792830507429, 1.8340080864093424),
-    ],
-    np.float64,
-)
-
-
-def log_scale_to_float(scale: NDArray[np.uint8]) -> Array:
-    """b to 2**((b - 128) / 8), rounded once to float32: 2**-16 to 2**15.875."""
-    steps = scale.astype(np.int64) - 128
-    exact: NDArray[np.float64] = np.ldexp(_EIGHTHS[steps % 8], steps // 8)
-    return exact.astype(np.float32)
-
-
-def log_scale_from_float(value: Array) -> NDArray[np.uint8]:
-    """The log scale nearest by ratio; beyond the ends, the end."""
-    usable = bool(np.all(np.isfinite(value) & (value > 0)))
-    _need("log scale", usable, "a scale must be positive and finite")
-    known = log_scale_to_float(np.arange(256, dtype=np.uint8)).astype(np.float64)
-    middles = np.sqrt(known[:-1] * known[1:])
-    return np.searchsorted(middles, value.astype(np.float64)).astype(np.uint8)
-
-
-def _scale_values(scale: Scales) -> Array:
-    if scale.dtype == np.uint8:
-        return log_scale_to_float(scale.astype(np.uint8))
-    return scale.astype(np.float32)
 
 
 def _check_array(

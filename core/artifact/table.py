@@ -35,9 +35,11 @@ class Part:
 
     @property
     def matrix(self) -> tuple[int, int]:
-        """Its bytes as a matrix; wider numbers are rows, so that like bytes make columns."""
-        width = np.dtype(DTYPES[self.kind]).itemsize
-        return matrix_shape(self.shape) if width == 1 else (math.prod(self.shape), width)
+        """Its bytes as a matrix; numbers of fp16 are rows, so that like bytes make columns."""
+        if self.kind == "fp16":
+            return math.prod(self.shape), 2
+        rows, cols = matrix_shape(self.shape)
+        return rows, cols * np.dtype(DTYPES[self.kind]).itemsize
 
     @property
     def share(self) -> str:

@@ -314,7 +314,9 @@ def spec_field(**fields: Any) -> Callable[[dict[str, Any]], object]:
         (tensor_field(0, name="zebra"), "out of order"),
         (tensor_field(0, name="\x1b[31m"), "no short printable name"),
         (tensor_field(0, values="int3"), "expected 'int8' or 'int16' or 'fp16', found 'int3'"),
-        (tensor_field(0, trellis=8), "written by a newer version"),
+        (tensor_field(0, trellis=16), "written by a newer version"),
+        (tensor_field(0, trellis=8), "fp16 values take no scale and no trellis"),
+        (tensor_field(1, trellis=8), "its identity is"),
         (tensor_field(0, shape=[16, 8]), "do not fit its model_spec"),
         (tensor_field(0, shape=[1 << 40, 1 << 40]), "the shapes in it take"),
         (tensor_field(0, shape=[-8, -16]), "positive sizes"),
@@ -391,10 +393,15 @@ def test_scale_that_is_no_scale(bad: float) -> None:
         read(write(Artifact(None, (tensor,)), "raw"))
 
 
-def test_trellis_is_written_but_not_read() -> None:
-    tensor = Packed("w", (1, 1), np.ones((1, 1), np.int8), trellis=8)
-    with pytest.raises(ValueError, match="written by a newer version"):
-        read(write(Artifact(None, (tensor,))))
+def test_a_trellis_goes_through_a_file() -> None:
+    levels = (np.arange(1200).reshape(300, 4) % 9 - 4).astype(np.int8)
+    for states in (4, 8):
+        tensor = Packed("w", (300, 4), levels, col_scale=np.full(4, 128, "u1"), trellis=states)
+        (again,) = read(write(Artifact(None, (tensor,)), "rans")).tensors
+        assert (
+            again.trellis == states and dequantize(again).tobytes() == dequantize(tensor).tobytes()
+        )
+        assert not np.array_equal(dequantize(tensor), levels)
 
 
 def test_newer_format_version() -> None:

@@ -16,13 +16,12 @@ from core.artifact.quant import (
     Packed,
     Quant,
     dequantize,
-    log_scale_from_float,
-    log_scale_to_float,
     quantize,
     quantize_rows,
     stored_format,
     to_fp16,
 )
+from core.artifact.scales import log_scale_from_float, log_scale_to_float
 
 TINY = ModelSpec(
     num_layers=2, model_dim=16, num_heads=2, num_kv_heads=1, mlp_dim=32, vocab_size=64, seq_len=16
@@ -189,9 +188,9 @@ def test_dequantize_multiplies_what_is_there() -> None:
     assert dequantize(stacked).shape == (2, 1, 2)
 
 
-def test_trellis_needs_a_newer_version() -> None:
-    with pytest.raises(ValueError, match="written by a newer version"):
-        dequantize(Packed("w", (1, 1), np.ones((1, 1), np.int8), trellis=4))
+def test_a_trellis_of_so_many_states_is_unknown() -> None:
+    with pytest.raises(ValueError, match="trellis 16 must be 0, 4 or 8"):
+        Packed("w", (1, 1), np.ones((1, 1), np.int8), trellis=16)
 
 
 def test_log_scales_are_exact_and_their_inverse_is_nearest() -> None:
