@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from core.arch.params import Param, Weights, check_weights, constant, param_table
+from core.arch.params import Param, Weights, check_weights, param_table
 from core.arch.spec import ModelSpec
+from core.arch.start import constant
 from core.artifact.allocation import Worth, allocated
 from core.artifact.gptq import Feedback, feedback, gptq, gptq_rows, no_feedback
 from core.artifact.grid import Array
