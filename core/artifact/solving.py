@@ -71,13 +71,18 @@ def solve(weights: Weights, spec: ModelSpec, quant: Quant, known: Calibration) -
 
 def solve_tensors(weights: Weights, quant: Quant, known: Calibration) -> list[Packed]:
     """Weights that no recipe tells anything of: matrices as quant.mlp has it, vectors as fp16."""
-    rows = [Param(n, np.shape(weights[n]), constant(0.0), "matrix", "mlp") for n in sorted(weights)]
     return [
         solved(row, np.asarray(weights[row.name], np.float32), quant, known)
         if solvable(row, quant)
         else Packed(row.name, row.shape, to_fp16(np.asarray(weights[row.name]), row.name))
-        for row in rows
+        for row in rows_of(weights)
     ]
+
+
+def rows_of(weights: Weights) -> list[Param]:
+    """As of a table of parameters, sorted by name; all matrices have one role."""
+    shapes = {name: np.shape(weights[name]) for name in sorted(weights)}
+    return [Param(name, shape, constant(0.0), "matrix", "mlp") for name, shape in shapes.items()]
 
 
 def solvable(row: Param, quant: Quant) -> bool:
