@@ -26,6 +26,7 @@ INSIDE_FUNCTIONS = {  # file: what it may import inside a function
     "tools/bundling/script.py": {"python_minifier"},
     "tools/bundling/twins.py": {"sentencepiece"},  # code of bundles
     "tools/compare.py": {"scipy"},
+    "tools/lab.py": {"matplotlib"},
     "tools/published/hub.py": {"huggingface_hub"},
 }
 ROOMS = {  # room of core: the rooms it may import

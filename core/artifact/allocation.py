@@ -21,6 +21,7 @@ from core.artifact.scales import Scales, log_scale_from_float
 
 Float = NDArray[np.float64]
 
+TILT = -0.25  # a token met 16 times as often has steps half as wide
 LEAST_WORTH = 2.0**-16  # of a row, of the mean of the rows: its steps end somewhere
 
 
@@ -38,21 +39,18 @@ def allocated(weight: Array, grid: Grid, quant: Quant, known: Worth, name: str) 
 
     rows: those of the grid. columns: times each column's freedom, over their geometric mean.
     fisher: quant.step_scale times the freedom over the root of the row's Fisher weight, the same
-    constant for every matrix. Where rows are tokens, over the tilt-th power of their counts.
+    constant for every matrix. Either way rows that are tokens, and counted, have steps times
+    count^TILT over the geometric mean of these.
     Raises ValueError where what the rule asks for is not known.
     """
-    if quant.steps == "rows" and not _tilts(quant, known):
+    if quant.steps == "rows":
         return steps_of(quant, row_scales(weight, grid, name), None, grid.last)
-    rows, last = _rows(weight, grid, quant, known, name), grid.last
-    cols = np.ones(weight.shape[1])
-    if quant.steps != "rows":
-        cols, last = _columns(known.feedback, quant.steps == "fisher", name), MOST
-    if _tilts(quant, known):
-        rows, last = rows * tilt(known.counts, len(rows), quant.steps_tilt, name), MOST
-    if quant.steps != "rows":
-        rows, cols = _balanced(rows, cols)
-    row, col = (log_scale_from_float(part.astype(np.float32)) for part in (rows, cols))
-    return steps_of(quant, row, None if quant.steps == "rows" else col, last)
+    rows = _rows(weight, grid, quant, known, name)
+    cols = _columns(known.feedback, quant.steps == "fisher", name)
+    if known.counts is not None:
+        rows = rows * tilt(known.counts, len(rows), name)
+    row, col = (log_scale_from_float(p.astype(np.float32)) for p in _balanced(rows, cols))
+    return steps_of(quant, row, col, MOST)
 
 
 def steps_of(quant: Quant, row: Scales, col: NDArray[np.uint8] | None, last: int) -> Steps:
@@ -61,11 +59,11 @@ def steps_of(quant: Quant, row: Scales, col: NDArray[np.uint8] | None, last: int
     return Steps(row=row, col=col, last=last, trellis=quant.trellis, trellis_lambda=price)
 
 
-def tilt(counts: Float | None, rows: int, power: float, name: str) -> Float:
-    """(R,): one over a power of how often each row is met, over the geometric mean of these."""
-    if counts is None or counts.shape != (rows,):
-        raise ValueError(f"{name}: {rows} rows need as many counts of tokens")
-    logs = -power * np.log(np.maximum(counts, 0) + 1.0)
+def tilt(counts: Float, rows: int, name: str) -> Float:
+    """(R,): (count + 1)^TILT of each row, over the geometric mean of these."""
+    if counts.shape != (rows,) or not np.all(np.isfinite(counts) & (counts >= 0)):
+        raise ValueError(f"{name}: {rows} rows need as many counts of tokens, 0 or more")
+    logs = TILT * np.log(counts + 1.0)
     tilted: Float = np.exp(logs - logs.mean())
     return tilted
 
@@ -94,12 +92,8 @@ def anisotropy(weight: Array, known: Worth) -> dict[str, float]:
         found["fisher_bits"] = gain_bits(np.asarray(fisher))
         found["rows_bits"] = gain_bits(fisher * variance)
     if known.counts is not None:
-        found["tokens_bits"] = gain_bits(np.sqrt(known.counts + 1.0))
+        found["tokens_bits"] = gain_bits((known.counts + 1.0) ** (-2 * TILT))
     return found
-
-
-def _tilts(quant: Quant, known: Worth) -> bool:
-    return quant.steps_tilt > 0 and known.counts is not None
 
 
 def _rows(weight: Array, grid: Grid, quant: Quant, known: Worth, name: str) -> Float:

@@ -59,7 +59,6 @@ class Quant:
     solver: Literal["nearest", "gptq"] = "nearest"  # gptq: not in runs yet, which say so
     lqer_rank: int = 0  # of what corrects the worst matrices; not in runs yet, which say so
     steps: Steps = "rows"  # how wide they are; allocation.py says what the others do
-    steps_tilt: float = 0.0  # of a row, times how often its token is met, to the minus this
     step_scale: float = 1.0  # times every one: the constant that meets a byte target
     trellis: States = 0  # that levels run through; 0: none
     trellis_lambda: float = 0.1  # squared steps that a bit is worth to it
@@ -69,12 +68,9 @@ class Quant:
             raise ValueError(f"quant: keep_below {self.keep_below} must not be negative")
         if not 0 <= self.trellis_lambda < math.inf:
             raise ValueError(f"quant: trellis_lambda {self.trellis_lambda} must be at least 0")
-        if not 0 <= self.steps_tilt <= 1:
-            raise ValueError(f"quant: steps_tilt {self.steps_tilt} must be 0 to 1")
-        plain = self.steps == "rows" and not self.steps_tilt and not self.trellis
-        if self.solver != "gptq" and not plain:
+        if self.solver != "gptq" and (self.steps != "rows" or self.trellis):
             raise ValueError(
-                "quant: trellis, steps_tilt and steps other than rows are of quant.solver=gptq, "
+                f"quant: steps {self.steps} and trellis {self.trellis} are of quant.solver=gptq, "
                 f"found {self.solver}"
             )
         for role in get_args(Role):
@@ -184,9 +180,14 @@ def quantize_rows(
     scale = row_scales(weight, grid, name)
     with np.errstate(over="ignore"):
         levels = np.rint(weight / scale.astype(np.float32)[:, None])
-    return np.clip(levels, -grid.last, grid.last).astype(
-        np.int8 if grid.last <= 127 else np.int16
-    ), scale
+    levels = np.clip(levels, -grid.last, grid.last)
+    return levels.astype(np.int8) if grid.last <= 127 else narrow(levels), scale
+
+
+def narrow(levels: NDArray[Any]) -> Levels:
+    """Whole numbers as int8 where all of them fit, else as int16."""
+    fits = levels.size == 0 or np.abs(levels).max() <= 127
+    return levels.astype(np.int8) if fits else levels.astype(np.int16)
 
 
 def row_scales(weight: Array, grid: Grid, name: str = "weight") -> NDArray[np.float16]:

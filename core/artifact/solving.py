@@ -15,10 +15,10 @@ from core.artifact.allocation import Worth, allocated
 from core.artifact.gptq import Feedback, feedback, gptq, gptq_rows, no_feedback
 from core.artifact.grid import Array
 from core.artifact.quant import (
-    Levels,
     Packed,
     Quant,
     matrix_shape,
+    narrow,
     quantize,
     quantize_rows,
     stored_format,
@@ -116,9 +116,3 @@ def solved(row: Param, weight: Array, quant: Quant, known: Calibration) -> Packe
         levels = gptq(matrix, worth.feedback or no_feedback(matrix.shape[1]), steps)
     values = narrow(levels).reshape(row.shape)
     return Packed(name, row.shape, values, steps.row, steps.col, steps.trellis)
-
-
-def narrow(levels: Levels) -> Levels:
-    """As int8 where all of them fit."""
-    fits = levels.size == 0 or np.abs(levels.astype(np.int32)).max() <= 127
-    return levels.astype(np.int8) if fits else levels.astype(np.int16)

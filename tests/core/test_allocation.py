@@ -22,6 +22,10 @@ def of(changes: dict[str, object]) -> Quant:
     return Quant(solver="gptq", mlp="int6", mlp_sigmas=12.85, **changes)  # type: ignore[arg-type]
 
 
+def counted(counts: np.ndarray) -> Worth:
+    return Worth(feedback=feedback(np.eye(3), 3), counts=counts)
+
+
 def test_freedom_is_what_a_columns_error_costs() -> None:
     """The output error of GPTQ is the sum of (lost / freedom)^2: each lost up to half a step."""
     weight, h = problem(3, 5, 40, 200)
@@ -85,15 +89,15 @@ def test_steps_fit_a_byte_whatever_the_weights_size(
 
 def test_rows_that_are_met_often_have_finer_steps() -> None:
     counts = np.array([0.0, 1.0, 15.0, 255.0])
-    weight = np.ones((4, 8), np.float32)
-    found = tilt(counts, 4, 0.25, "e")
+    weight, known = np.ones((4, 8), np.float32), feedback(np.eye(8), 8)
+    found = tilt(counts, 4, "e")
     assert np.allclose(found / found[0], np.array([1, 2**-0.25, 0.5, 0.25]))
     assert np.prod(found) == pytest.approx(1.0)
-    steps = allocated(weight, GRID, of({"steps_tilt": 0.25}), Worth(counts=counts), "e")
+    quant = of({"steps": "columns"})
+    steps = allocated(weight, GRID, quant, Worth(feedback=known, counts=counts), "e")
     assert np.allclose(steps.rows() / steps.rows()[0], found / found[0], rtol=0.1)
-    assert steps.col is None and steps.last == 32_767
-    plain = allocated(weight, GRID, of({"steps_tilt": 0.25}), Worth(), "w")
-    assert plain.row.dtype == np.float16, "a matrix whose rows are no tokens has no tilt"
+    plain = allocated(weight, GRID, quant, Worth(feedback=known), "w")
+    assert len(set(plain.row.tolist())) == 1, "a matrix whose rows are no tokens has no tilt"
 
 
 def test_the_default_is_the_grids_own_steps() -> None:
@@ -111,7 +115,8 @@ def test_the_default_is_the_grids_own_steps() -> None:
         ({"steps": "fisher"}, Worth(fisher=np.array([1.0, np.nan])), "not finite"),
         ({"steps": "fisher"}, Worth(fisher=np.array([1.0, -1.0])), "negative"),
         ({"steps": "fisher"}, Worth(fisher=np.zeros(2)), "all zero"),
-        ({"steps_tilt": 0.5}, Worth(counts=np.ones(3)), "w: 2 rows need as many counts"),
+        ({"steps": "columns"}, counted(np.ones(3)), "w: 2 rows need as many counts"),
+        ({"steps": "columns"}, counted(np.array([1.0, -1.0])), "0 or more"),
     ],
 )
 def test_what_is_not_known_is_said(changes: dict[str, object], known: Worth, words: str) -> None:

@@ -14,7 +14,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
+from core.arch.params import Role
 from core.artifact.codecs import candidates
 from core.artifact.header import HEADER_CODECS
 from core.data.byte_tokenizer import ByteTokenizer
@@ -130,7 +132,8 @@ def _source(recipe: Recipe, backend: str, kind: str) -> str:
         shaker.reach(module, name)
     kept = [name for _, name in MADE_OF]
     joined = flatten(shaker.sources())
-    tree = of_codecs(joined, {*HEADER_CODECS, *candidates(recipe.quant.codec)})
+    levels = "int16" if has_wide_levels(recipe) else "int8"
+    tree = of_codecs(joined, {*HEADER_CODECS, *candidates(recipe.quant.codec, levels)})
     for names in (kept, ()):  # what a first round has not named is not needed
         tree = settle(tree, lambda tree: without_registries(fold.visit(tree)), names)
     unused(World(bare(tree)))  # what annotations alone named
@@ -197,12 +200,17 @@ def kind_of(tokenizer: str) -> str:
 def twins_for(recipe: Recipe, kind: str) -> twins.Twins:
     """What this recipe's bundle has in place of the toolkit's own."""
     found = {**twins.ALWAYS, **twins.OF_KIND[kind]}
-    one = recipe.quant.codec in ("zlib", "lzma")
+    one = recipe.quant.codec in ("zlib", "lzma") and not has_wide_levels(recipe)
     found |= twins.OF_ONE_CODEC if one else twins.OF_MANY_CODECS
     if recipe.score.subset == "full" and not recipe.score.limit_tokens:
         found |= twins.WHOLE_SPLIT
         found |= twins.CHUNKED_WHOLE if recipe.score.windows_by == CHUNKED else {}
     return found if recipe.score.allow_lossy else found | twins.NOT_LOSSY
+
+
+def has_wide_levels(recipe: Recipe) -> bool:
+    """Whether some levels of its artifacts need int16: steps finer than eight bits."""
+    return any(recipe.quant.grid(role).last > 127 for role in get_args(Role))
 
 
 def _relative(path: str, folder: str) -> str:
