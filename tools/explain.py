@@ -8,22 +8,25 @@ from typing import Any
 
 from core.arch.fields import closest
 from core.arch.spec import ModelSpec
+from core.artifact.quant import Quant
 from core.data.batches import Data
 from core.train.qat import Qat
 from core.train.recipe import Optim, Schedule
 from tools.explaining.depth import DEPTH
+from tools.explaining.packing import PACKING
 from tools.explaining.technique import Technique
 from tools.explaining.training import TRAINING
 from tools.explaining.width import WIDTH
 from tools.say import UsageError, print_fields, print_json
 
-TECHNIQUES = (*DEPTH, *WIDTH, *TRAINING)
+TECHNIQUES = (*DEPTH, *WIDTH, *TRAINING, *PACKING)
 SECTIONS: dict[str, type] = {
     "arch": ModelSpec,
     "optim": Optim,
     "schedule": Schedule,
     "data": Data,
     "qat": Qat,
+    "quant": Quant,
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ARCH, OPTIM, SCHEDULE, DATA, QAT = "arch", "optim", "schedule", "data", "qat"
+QUANT = "quant"
 
 
 @dataclass(frozen=True)
