@@ -1,0 +1,160 @@
+"""The lab: one solve a quantizer, every codec; errors by Hessians that the solver has not seen."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from core.arch.noise import normal
+from tests.tools.test_golf import golf
+from tools.lab import RULES
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two matrices; the Hessians of two halves of their inputs."""
+    folder = tmp_path_factory.mktemp("lab")
+    shapes = {"a": (128, 64), "b": (64, 96)}
+    save_file(
+        {n: normal(1, i, s).astype("f4") for i, (n, s) in enumerate(shapes.items())},
+        folder / "w.safetensors",
+    )
+    for half in (0, 1):
+        held = {}
+        for index, (name, (_, cols)) in enumerate(shapes.items()):
+            mix = normal(2, index, (cols, cols)) * np.exp2(normal(3, index, (cols, 1)))
+            x = normal(4 + half, index, (8 * cols, cols)) @ mix
+            held[name] = x.T @ x
+        save_file(held, folder / f"h{half}.safetensors")
+    return folder
+
+
+def lab(capsys: Capture, files: Path, *words: object) -> list[dict[str, Any]]:
+    base = ("--tensors", files / "w.safetensors", "quant.mlp_sigmas=12.85", "quant.keep_below=0")
+    code, out, err = golf(capsys, "lab", *base, *words, "--json")
+    assert code == 0, err
+    points: list[dict[str, Any]] = json.loads(out)["points"]
+    return points
+
+
+def test_what_each_rule_is_worth(capsys: Capture, files: Path) -> None:
+    seen = ("--hessians", files / "h0.safetensors", "--held-out", files / "h1.safetensors")
+    points = lab(capsys, files, *seen, "--formats", "int6,int5", "--codecs", "rans,lzma")
+    assert len(points) == 2 * len(RULES) * 2
+    error = {(p["format"], p["rule"]): p["output_error"] for p in points}
+    for form in ("int6", "int5"):
+        order = ["nearest", "gptq", "trellis4"]
+        found = [error[form, rule] for rule in order]
+        assert found == sorted(found, reverse=True) and found[0] > 1.3 * found[1]
+        assert error[form, "columns+trellis8"] < error[form, "columns"] < error[form, "nearest"]
+    assert error["int6", "gptq"] < 0.5 * error["int5", "gptq"]
+    by_codec = {(p["rule"], p["codec"]): p["model_bytes"] for p in points if p["format"] == "int6"}
+    assert all(by_codec[rule, "rans"] < by_codec[rule, "lzma"] for rule in RULES)
+
+
+def test_held_out_errors_are_larger_than_seen_ones(capsys: Capture, files: Path) -> None:
+    words = ("--hessians", files / "h0.safetensors", "--formats", "int5", "--rules", "gptq")
+    (seen,) = lab(capsys, files, *words)
+    (unseen,) = lab(capsys, files, *words, "--held-out", files / "h1.safetensors")
+    assert seen["output_error"] < unseen["output_error"]
+    assert seen["model_bytes"] == unseen["model_bytes"]
+
+
+def test_without_hessians_weights_are_compared(capsys: Capture, files: Path) -> None:
+    points = lab(capsys, files, "--formats", "int6", "--scales", "0.7,1.4")
+    assert {point["rule"] for point in points} == {"nearest", "gptq", "trellis4", "trellis8"}
+    found = {(p["rule"], p["step_scale"]): p for p in points}
+    assert found["gptq", 0.7]["output_error"] == found["nearest", 0.7]["output_error"]
+    step = 0.7 * 12.85 / 31  # uniform errors: a twelfth of its square
+    assert found["nearest", 0.7]["output_error"] == pytest.approx(step**2 / 12, rel=0.05)
+    assert found["nearest", 0.7]["bits"] > found["nearest", 1.4]["bits"] + 0.8
+
+
+def test_the_table_for_people(capsys: Capture, files: Path) -> None:
+    words = ("--tensors", files / "w.safetensors", "--rules", "nearest", "--formats", "int8")
+    code, out, _ = golf(capsys, "lab", *words)
+    head, _, line = out.strip().split("\n")
+    assert code == 0 and head.startswith("| format | rule |") and "| int8 | nearest | 1 |" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--rules", "gptqq"), "rule 'gptqq' is unknown; choose from nearest"),
+        (("--rules", "columns"), "rule columns needs --hessians"),
+        (("--formats", "int9"), "format 'int9' is unknown"),
+        (("--formats", ","), "name at least one format"),
+        (("--codecs", "zip"), "codec 'zip' is unknown"),
+        (("--scales", "a"), "numbers with commas"),
+        (("--data", "x"), "given together"),
+        (("--data", "x", "--tokenizer", "y"), "tensors of no recipe have none"),
+        (("--plot", "nowhere/x.png"), "there is no folder nowhere"),
+    ],
+)
+def test_what_a_user_can_get_wrong(
+    capsys: Capture, files: Path, words: tuple[str, ...], sentence: str
+) -> None:
+    code, _, err = golf(capsys, "lab", "--tensors", files / "w.safetensors", *words)
+    assert code == 2 and sentence in err and "Traceback" not in err
+
+
+def test_a_picture_needs_matplotlib(
+    capsys: Capture, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    words = ("--tensors", files / "w.safetensors", "--plot", tmp_path / "x.png")
+    code, _, err = golf(capsys, "lab", *words)
+    assert code == 2 and "pip install -e '.[plot]'" in err
+
+
+def test_a_picture_has_a_line_a_rule(
+    capsys: Capture, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a pyplot of ours: the real one is in no environment that tests need."""
+    drawn: list[tuple[Any, ...]] = []
+
+    class Axis:
+        def plot(self, *series: Any, **words: Any) -> None:
+            drawn.append((words["label"], *map(len, series)))
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *args, **words: None
+
+    figure = types.SimpleNamespace(
+        tight_layout=lambda: None, savefig=lambda path: Path(path).write_bytes(b"png")
+    )
+    fake = types.SimpleNamespace(
+        subplots=lambda *args, **words: (figure, [[Axis()]]), close=lambda figure: None
+    )
+    monkeypatch.setattr("tools.lab._pyplot", lambda: fake)
+    words = ("--formats", "int6,int5", "--rules", "nearest,gptq", "--codecs", "rans")
+    lab(capsys, files, *words, "--plot", tmp_path / "x.png")
+    assert drawn == [("gptq rans", 2, 2), ("nearest rans", 2, 2)]
+    assert (tmp_path / "x.png").exists()
+
+
+def test_every_file_is_scored(capsys: Capture, text: Any, tmp_path: Path) -> None:
+    from core.arch.params import init_params
+    from core.train.run_folder import RunFolder
+
+    recipe = text.recipe("arch.num_layers=1")
+    folder = RunFolder(tmp_path, "one")
+    folder.create(recipe)
+    folder.save_weights(init_params(recipe.arch, 1))
+    words = ("--data", text.shards, "--tokenizer", text.model, "--limit-tokens", "500")
+    code, out, err = golf(
+        capsys, "lab", folder.path, *words, "--formats", "int8", "--rules", "nearest", "--json",
+        "--backend", "torch", "--code-bytes", "0", "quant.keep_below=0",
+    )  # fmt: skip
+    assert code == 0, err
+    (point,) = json.loads(out)["points"]
+    assert 2 < point["val_bpb"] < 20
