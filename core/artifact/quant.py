@@ -170,7 +170,7 @@ def _stored(row: Param, weight: Array, spec: ModelSpec, quant: Quant) -> Packed:
 
 
 def quantize_rows(
-    weight: Array, grid: Grid = ABSMAX, name: str = "weight"
+    weight: Array, grid: Grid, name: str = "weight"
 ) -> tuple[Levels, NDArray[np.float16]]:
     """(R, C) to the nearest levels (R, C) and fp16 scales (R,); row_scales says which.
 
@@ -180,8 +180,9 @@ def quantize_rows(
     scale = row_scales(weight, grid, name)
     with np.errstate(over="ignore"):
         levels = np.rint(weight / scale.astype(np.float32)[:, None])
-    levels = np.clip(levels, -grid.last, grid.last)
-    return levels.astype(np.int8) if grid.last <= 127 else narrow(levels), scale
+    if grid.last > 127:
+        return narrow(np.clip(levels, -grid.last, grid.last)), scale
+    return np.clip(levels, -grid.last, grid.last).astype(np.int8), scale
 
 
 def narrow(levels: NDArray[Any]) -> Levels:

@@ -12,6 +12,7 @@ from core.arch.params import init_params, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.grid import Grid, sigma
 from core.artifact.quant import (
+    ABSMAX,
     FP16_TINY,
     Packed,
     Quant,
@@ -44,7 +45,7 @@ def test_any_shape_and_size_is_within_half_a_step(
     seed: int, rows: int, cols: int, log2_size: float
 ) -> None:
     weight = draw(seed, rows, cols, log2_size)
-    levels, scale = quantize_rows(weight)
+    levels, scale = quantize_rows(weight, ABSMAX)
     assert levels.dtype == np.int8 and levels.shape == (rows, cols)
     assert scale.dtype == np.float16 and scale.shape == (rows,) and np.all(scale > 0)
     # a rounded quotient of up to 127: 127 * 2**-24 of a step
@@ -55,7 +56,7 @@ def test_any_shape_and_size_is_within_half_a_step(
 @given(st.integers(0, 2**32), st.floats(-8, 8))
 def test_levels_are_the_nearest_for_the_stored_scale(seed: int, log2_size: float) -> None:
     weight = draw(seed, 4, 33, log2_size)
-    levels, scale = quantize_rows(weight)
+    levels, scale = quantize_rows(weight, ABSMAX)
     grid = np.arange(-127, 128)[:, None, None] * scale.astype(np.float64)[:, None]
     best = np.abs(weight - grid).min(axis=0)
     chosen = np.abs(weight - levels * scale.astype(np.float64)[:, None])
@@ -65,7 +66,7 @@ def test_levels_are_the_nearest_for_the_stored_scale(seed: int, log2_size: float
 def test_scale_is_rounded_before_it_divides() -> None:
     """Levels of the unrounded scale would be others: the property is not empty."""
     weight = draw(5, 64, 256, -3.0)
-    levels, scale = quantize_rows(weight)
+    levels, scale = quantize_rows(weight, ABSMAX)
     unrounded = np.max(np.abs(weight), axis=1, keepdims=True) / np.float32(127)
     assert np.any(np.rint(weight / unrounded) != levels)
     assert np.array_equal(np.rint(weight / scale.astype(np.float32)[:, None]), levels)
@@ -75,18 +76,18 @@ def test_zeros_outliers_constants_and_one_element() -> None:
     rows = np.zeros((5, 8), np.float32)
     rows[1], rows[2, 3], rows[3] = -0.25, 1000.0, np.linspace(-1, 1, 8)
     rows[4] = 1e-42  # float32 subnormal, below every fp16 scale
-    levels, scale = quantize_rows(rows)
+    levels, scale = quantize_rows(rows, ABSMAX)
     assert not levels[0].any() and not levels[4].any() and scale[0] == scale[4] == FP16_TINY
     assert set(levels[1]) == {-127} and list(levels[2]) == [0, 0, 0, 127, 0, 0, 0, 0]
     assert levels[3, 0] == -127 and levels[3, -1] == 127
-    one, _ = quantize_rows(np.array([[-3.0]], np.float32))
+    one, _ = quantize_rows(np.array([[-3.0]], np.float32), ABSMAX)
     assert one.tolist() == [[-127]]
 
 
 def test_subnormal_scale_does_not_clip() -> None:
     """127 * 1.4 * 2**-24 needs a scale between two fp16 numbers; the lower one would clip."""
     weight = np.array([[1.4 * 127 * 2.0**-24, 2.0**-24]], np.float32)
-    levels, scale = quantize_rows(weight)
+    levels, scale = quantize_rows(weight, ABSMAX)
     assert float(scale[0]) == 2.0**-23
     assert half_step_error(weight, levels, scale) <= 1 + 1e-4
 
@@ -94,7 +95,9 @@ def test_subnormal_scale_does_not_clip() -> None:
 def test_memory_order_does_not_matter() -> None:
     weight = draw(9, 37, 53, -4.0)
     for other in (np.asfortranarray(weight), np.ascontiguousarray(weight.T).T):
-        for one, two in zip(quantize_rows(weight), quantize_rows(other), strict=True):
+        for one, two in zip(
+            quantize_rows(weight, ABSMAX), quantize_rows(other, ABSMAX), strict=True
+        ):
             assert one.tobytes() == two.tobytes()
 
 
@@ -103,7 +106,7 @@ def test_scale_floor_is_the_reference_grid() -> None:
     levels, scale = quantize_rows(weight, Grid(floor=1 / 127))
     assert np.all(scale == np.float16(1 / 127))
     assert np.abs(levels).max() < 20
-    big, free = draw(3, 8, 64, 4.0), quantize_rows(draw(3, 8, 64, 4.0))
+    big, free = draw(3, 8, 64, 4.0), quantize_rows(draw(3, 8, 64, 4.0), ABSMAX)
     assert np.array_equal(quantize_rows(big, Grid(floor=1 / 127))[0], free[0])
 
 
@@ -123,7 +126,7 @@ def test_what_no_scale_can_hold_is_refused(bad: float, words: str) -> None:
 
 
 def test_largest_weight_that_fits() -> None:
-    levels, scale = quantize_rows(np.array([[127 * 65_504.0, 0.0]], np.float32))
+    levels, scale = quantize_rows(np.array([[127 * 65_504.0, 0.0]], np.float32), ABSMAX)
     assert levels[0, 0] == 127 and float(scale[0]) == 65_504.0
 
 
