@@ -29,7 +29,7 @@ from core.train.run_folder import load_recipe, load_weights
 
 Curve = list[tuple[float, float]]  # bits a weight, loss
 BASE = Quant(mlp="int6", mlp_sigmas=12.85, keep_below=0, codec="rans", solver="gptq")
-SCALES = (0.6, 0.8, 1.0, 1.3, 1.7)
+SCALES = (0.7, 1.0, 1.4)
 RULES = {
     "SDClip, nearest": replace(BASE, solver="nearest"),
     "SDClip, GPTQ": BASE,
@@ -159,6 +159,7 @@ def main() -> int:
     parser.add_argument("run_folder", type=Path, nargs="?", metavar="RUN", help="a trained model")
     parser.add_argument("--size", type=int, default=512, help="of the Gaussian matrix; 0: none")
     parser.add_argument("--tokens", type=int, default=16_384, help="of each half of a run's text")
+    parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES))
     parser.add_argument("--embedding", action="store_true", help="of the run, in its blocks' place")
     args = parser.parse_args()
     problem = None
@@ -167,10 +168,10 @@ def main() -> int:
         problem = trained(args.run_folder, roles, args.tokens)
         why(problem)
     elif args.size:
-        problem = synthetic(args.size, args.size, 2, 1.0)
+        problem = synthetic(args.size, args.size, 1, 1.0)
     if problem:
         print(f"\n| {' | '.join(HEAD)} |\n|---|{'--:|' * (len(HEAD) - 1)}", flush=True)
-        rows(problem, list(RULES))
+        rows(problem, args.rules)
     return 0
 
 

@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         "artifact_bytes": counts.artifact_bytes,
         "margin_bytes": counts.margin_bytes,
         "code_bytes": counts.code_bytes,
-        "step_scale": quant.step_scale,
+        **({} if quant.step_scale == 1 else {"step_scale": quant.step_scale}),
         "bytes": dict(counts.rows),
         "phases_s": clock.phases(),
     }
