@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from core.artifact.gptq import Feedback, Steps
 from core.artifact.grid import MOST, Array, Grid
-from core.artifact.quant import Quant, row_scales
+from core.artifact.quant import FP16_TINY, Quant, row_scales, to_fp16
 from core.artifact.scales import Scales, log_scale_from_float
 
 Float = NDArray[np.float64]
 
+WEIGHTED = 0.175  # of a row's size; more makes levels that compress worse
 TILT = -0.25  # a token met 16 times as often has steps half as wide
 LEAST_WORTH = 2.0**-16  # of a row, of the mean of the rows: its steps end somewhere
 
@@ -30,6 +31,7 @@ class Worth:
     """What is known of a matrix (R, C) beside its numbers; none: nothing is."""
 
     feedback: Feedback | None = None  # of its inputs
+    diagonal: Float | None = None  # (C,): of its Hessian
     fisher: Float | None = None  # (R,) or (1,): mean squared gradient of its outputs
     counts: Float | None = None  # (R,): how often each row's token is met
 
@@ -37,14 +39,18 @@ class Worth:
 def allocated(weight: Array, grid: Grid, quant: Quant, known: Worth, name: str) -> Steps:
     """The steps of a matrix by quant.steps.
 
-    rows: those of the grid. columns: times each column's freedom, over their geometric mean.
+    rows: those of the grid. tensor: one for all rows, by the grid's rule over all of them.
+    weighted: times 1 + WEIGHTED (size - 1), a row's size being its mean |weight|, weighted by the
+    Hessian's diagonal, over that of all rows (record of 2026-04-06).
+    columns: times each column's freedom, over their geometric mean.
     fisher: quant.step_scale times the freedom over the root of the row's Fisher weight, the same
-    constant for every matrix. Either way rows that are tokens, and counted, have steps times
-    count^TILT over the geometric mean of these.
+    constant for every matrix.
+    In the last two, rows that are tokens, and counted, have steps times (count + 1)^TILT over the
+    geometric mean of these.
     Raises ValueError where what the rule asks for is not known.
     """
-    if quant.steps == "rows":
-        return steps_of(quant, row_scales(weight, grid, name), None, grid.last)
+    if quant.steps in ("rows", "tensor", "weighted"):
+        return steps_of(quant, _plain(weight, grid, quant, known, name), None, grid.last)
     rows = _rows(weight, grid, quant, known, name)
     cols = _columns(known.feedback, quant.steps == "fisher", name)
     if known.counts is not None:
@@ -57,6 +63,21 @@ def steps_of(quant: Quant, row: Scales, col: NDArray[np.uint8] | None, last: int
     """With the trellis of the recipe."""
     price = quant.trellis_lambda
     return Steps(row=row, col=col, last=last, trellis=quant.trellis, trellis_lambda=price)
+
+
+def _plain(weight: Array, grid: Grid, quant: Quant, known: Worth, name: str) -> NDArray[np.float16]:
+    """(R,) without a column's part."""
+    if quant.steps == "tensor":
+        return np.repeat(row_scales(weight.reshape(1, -1), grid, name), len(weight))
+    step = row_scales(weight, grid, name)
+    if quant.steps == "rows":
+        return step
+    if known.diagonal is None:
+        raise ValueError(f"{name}: quant.steps weighted needs its Hessian, which is not given")
+    size = np.abs(weight.astype(np.float64)) @ known.diagonal
+    mean = size.mean() or 1.0
+    wide = step.astype(np.float64) * (1 + WEIGHTED * (size / mean - 1))
+    return np.maximum(to_fp16(wide.astype(np.float32), name), FP16_TINY)
 
 
 def tilt(counts: Float, rows: int, name: str) -> Float:

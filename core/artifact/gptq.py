@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.artifact.grid import Array, Grid
-from core.artifact.quant import Levels, quantize_rows
+from core.artifact.quant import Levels, narrow, row_scales
 from core.artifact.scales import Scales, scale_values
 from core.artifact.trellis import trellis_levels
 
@@ -94,26 +95,35 @@ def gptq(weight: Array, known: Feedback, steps: Steps) -> Levels:
 
 
 def gptq_rows(
-    weight: Array,
-    hessian: Float,
-    grid: Grid,
-    name: str = "weight",
-    known: Feedback | None = None,
+    weight: Array, hessian: Float, grid: Grid, name: str = "weight"
 ) -> tuple[Levels, NDArray[np.float16]]:
-    """(R, C) with H = sum of x x^T (C, C) to levels (R, C) and fp16 scales (R,).
+    """(R, C) with H = sum of x x^T (C, C) to levels (R, C) and fp16 scales (R,), those of nearest
+    rounding."""
+    scale = row_scales(weight, grid, name)
+    known = feedback(hessian, weight.shape[1], name)
+    return never_worse(weight, hessian, known, Steps(row=scale, last=grid.last)), scale
 
-    The scales are those of quantize_rows. A row whose nearest levels have no larger error, as
-    `weighted_errors` has it, keeps these.
+
+def never_worse(weight: Array, hessian: Float, known: Feedback, steps: Steps) -> Levels:
+    """GPTQ's levels (R, C); a row whose nearest ones lose no more of its output has these.
+
+    For plain levels: those of a trellis are no row's own.
     """
-    nearest, scale = quantize_rows(weight, grid, name)
-    known = known or feedback(hessian, weight.shape[1], name)
+    assert not steps.trellis
+    wide = scale_values(steps.row)[:, None]
+    if steps.col is not None:
+        wide = wide * scale_values(steps.col)
+    with np.errstate(over="ignore"):
+        nearest = np.clip(np.rint(weight / wide), -steps.last, steps.last).astype(np.int16)
     nearest[:, known.dead] = 0
-    levels = gptq(weight, known, Steps(row=scale, last=grid.last))
-    step = scale.astype(np.float64)
-    before, after = (weighted_errors(weight, found, step, hessian) for found in (nearest, levels))
+    levels = gptq(weight, known, steps)
+    before, after = (
+        output_errors(weight.astype(np.float64) - found * wide.astype(np.float64), hessian)
+        for found in (nearest, levels)
+    )
     better = before > after
     nearest[better] = levels[better]
-    return nearest, scale
+    return narrow(nearest)
 
 
 def weighted_errors(weight: Array, levels: Levels, step: Float, hessian: Float) -> Float:
@@ -121,9 +131,10 @@ def weighted_errors(weight: Array, levels: Levels, step: Float, hessian: Float) 
     return output_errors(weight.astype(np.float64) - levels * step[:, None], hessian)
 
 
-def output_errors(error: Float, hessian: Float) -> Float:
+def output_errors(error: NDArray[Any], hessian: Float) -> Float:
     """(R, C) to e H e^T of each row e, (R,)."""
-    total: Float = np.sum(error @ hessian * error, axis=1)
+    exact = error.astype(np.float64)
+    total: Float = np.sum(exact @ hessian * exact, axis=1)
     return total
 
 

@@ -20,7 +20,7 @@ Width = Literal["int8", "int7", "int6", "int5", "int4", "int3", "int2"]
 Format = Literal[Width, OneBit, "fp16"]
 CodecChoice = Literal["zlib", "lzma", "brotli", "zstd", "rans", "best", "any"]
 Levels = NDArray[np.int8] | NDArray[np.int16]
-Steps = Literal["rows", "columns", "fisher"]
+Steps = Literal["rows", "tensor", "weighted", "columns", "fisher"]
 States = Literal[0, 4, 8]
 
 FP16_TINY = np.float16(2.0**-24)

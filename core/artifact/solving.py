@@ -12,7 +12,7 @@ from core.arch.params import Param, Weights, check_weights, param_table
 from core.arch.spec import ModelSpec
 from core.arch.start import constant
 from core.artifact.allocation import Worth, allocated
-from core.artifact.gptq import Feedback, feedback, gptq, gptq_rows, no_feedback
+from core.artifact.gptq import Feedback, feedback, gptq, never_worse, no_feedback
 from core.artifact.grid import Array
 from core.artifact.quant import (
     Packed,
@@ -47,7 +47,12 @@ class Calibration:
             known = self._found.get(id(hessian))
             if known is None or len(known.order) != cols:
                 known = self._found[id(hessian)] = feedback(hessian, cols, name)
-        return Worth(feedback=known, fisher=self.fisher.get(name), counts=self.counts.get(name))
+        return Worth(
+            feedback=known,
+            diagonal=None if hessian is None else np.diag(hessian),
+            fisher=self.fisher.get(name),
+            counts=self.counts.get(name),
+        )
 
 
 NOTHING = Calibration()
@@ -110,9 +115,8 @@ def solved(row: Param, weight: Array, quant: Quant, known: Calibration) -> Packe
         return Packed(name, row.shape, found.reshape(row.shape), scale)
     worth, grid = known.worth(name, matrix.shape[1]), quant.grid(row.role)
     steps = allocated(matrix, grid, quant, worth, name)
-    if worth.feedback is not None and steps.row.dtype == np.float16 and not steps.trellis:
-        levels, _ = gptq_rows(matrix, known.hessians[name], grid, name, worth.feedback)
+    if worth.feedback is not None and not steps.trellis:
+        levels = never_worse(matrix, known.hessians[name], worth.feedback, steps)
     else:
-        levels = gptq(matrix, worth.feedback or no_feedback(matrix.shape[1]), steps)
-    values = narrow(levels).reshape(row.shape)
-    return Packed(name, row.shape, values, steps.row, steps.col, steps.trellis)
+        levels = narrow(gptq(matrix, worth.feedback or no_feedback(matrix.shape[1]), steps))
+    return Packed(name, row.shape, levels.reshape(row.shape), steps.row, steps.col, steps.trellis)

@@ -106,9 +106,28 @@ def test_the_default_is_the_grids_own_steps() -> None:
     assert np.array_equal(steps.row, row_scales(weight, GRID)) and steps.last == GRID.last == 31
 
 
+def test_one_step_for_all_rows() -> None:
+    weight = (normal(2, 0, (9, 30)) * np.exp2(normal(2, 1, (9, 1)))).astype(np.float32)
+    steps = allocated(weight, GRID, of({"steps": "tensor"}), Worth(), "w")
+    wanted = 12.85 / 31 * np.sqrt(np.mean(np.square(weight, dtype=float)))
+    assert len(set(steps.row.tolist())) == 1
+    assert float(steps.row[0]) == pytest.approx(wanted, rel=2**-11)
+
+
+def test_rows_that_their_inputs_reach_more_have_wider_steps() -> None:
+    """Two rows of one sigma, their weights where inputs are large or where they are small."""
+    weight = np.array([[2, 0, 0, 0], [0, 2, 0, 0], [1, 1, 1, 1]], np.float32)
+    known = Worth(diagonal=np.array([5.0, 1.0, 1.0, 1.0]))
+    steps = allocated(weight, GRID, of({"steps": "weighted"}), known, "w")
+    plain = row_scales(weight, GRID).astype(float)
+    size = np.array([10, 2, 8])
+    assert np.allclose(steps.rows() / plain, 1 + 0.175 * (size / size.mean() - 1), rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("changes", "known", "words"),
     [
+        ({"steps": "weighted"}, Worth(), "w: quant.steps weighted needs its Hessian"),
         ({"steps": "columns"}, Worth(), "w: quant.steps by column need its Hessian"),
         ({"steps": "fisher"}, Worth(feedback=feedback(np.eye(3), 3)), "w: .* Fisher weight"),
         ({"steps": "fisher"}, Worth(fisher=np.ones(7)), "w: .* Fisher weight"),
