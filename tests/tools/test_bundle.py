@@ -126,6 +126,8 @@ ADAPTED = "score.limit_tokens=1500 score.sgd.chunk_tokens=256 score.lora.rank=4"
     [
         ("torch", "quant.mlp=int6 quant.mlp_sigmas=3"),
         ("torch", "quant.codec=rans score.limit_tokens=2000 data.loader=shuffled"),
+        ("torch", "quant.step_scale=0.01 quant.keep_below=0"),
+        ("mlx", "quant.step_scale=0.02 quant.keep_below=0 quant.codec=rans"),
         ("mlx", "quant.codec=best score.subset=spread-262k data.loader=packed"),
         ("torch", "qat.form=noise score.protocol=sliding score.stride=32"),
         ("torch", "score.protocol=sliding score.seq_len=128 score.allow_lossy=true"),

@@ -132,8 +132,10 @@ def _source(recipe: Recipe, backend: str, kind: str) -> str:
         shaker.reach(module, name)
     kept = [name for _, name in MADE_OF]
     joined = flatten(shaker.sources())
-    levels = "int16" if has_wide_levels(recipe) else "int8"
-    tree = of_codecs(joined, {*HEADER_CODECS, *candidates(recipe.quant.codec, levels)})
+    codecs = {*HEADER_CODECS, *candidates(recipe.quant.codec)}
+    if has_wide_levels(recipe):
+        codecs |= {*candidates(recipe.quant.codec, "int16")}
+    tree = of_codecs(joined, codecs)
     for names in (kept, ()):  # what a first round has not named is not needed
         tree = settle(tree, lambda tree: without_registries(fold.visit(tree)), names)
     unused(World(bare(tree)))  # what annotations alone named
