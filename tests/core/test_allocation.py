@@ -145,10 +145,14 @@ def test_what_is_not_known_is_said(changes: dict[str, object], known: Worth, wor
 
 def test_columns_that_no_input_reaches() -> None:
     weight, h = problem(6, 8, 30, 100)
+    h *= 1e-8  # so that a dead column's own freedom is far from the others'
     h[:, 4] = h[4] = 0
     known = feedback(h, 30)
     steps = allocated(weight, GRID, of({"steps": "columns"}), Worth(feedback=known), "w")
     assert not gptq(weight, known, steps)[:, 4].any()
+    alive = np.log2(np.delete(steps.cols(30), 4)).mean()  # dead ones have no part in the mean
+    plain = np.log2(row_scales(weight, GRID).astype(float))
+    assert np.allclose(np.log2(steps.rows()) + alive, plain, atol=0.07)
     none = Worth(feedback=feedback(np.zeros((30, 30)), 30))
     flat = allocated(weight, GRID, of({"steps": "columns"}), none, "w")
     assert len(set(flat.cols(30).tolist())) == 1

@@ -86,6 +86,14 @@ def test_a_target_is_met_from_below(most: int, start: float) -> None:
     assert float(f"{scale:.6g}") == scale and len(sizes.made) < 20
 
 
+@pytest.mark.parametrize("most", [3_000, 20_000, 123_456, 5_000_000])
+def test_a_target_is_met_where_no_line_leads_to_it(most: int) -> None:
+    """Sizes that fall by the third power, and in stairs."""
+    made = Sizes(lambda scale: bytes(int(1e5 / scale**3) // 1_500 * 1_500))
+    _, file = meet(made, most)
+    assert 0 <= most - len(file) <= SLACK_BYTES
+
+
 @pytest.mark.parametrize(
     ("most", "words"),
     [
