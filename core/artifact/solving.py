@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,12 @@ from core.arch.params import Param, Weights, check_weights, param_table
 from core.arch.spec import ModelSpec
 from core.arch.start import constant
 from core.artifact.allocation import Worth, allocated
-from core.artifact.gptq import Feedback, feedback, gptq, never_worse, no_feedback
+from core.artifact.gptq import Feedback, feedback, gptq, never_worse, no_feedback, output_errors
 from core.artifact.grid import Array
 from core.artifact.quant import (
     Packed,
     Quant,
+    dequantize,
     matrix_shape,
     narrow,
     quantize,
@@ -108,15 +110,31 @@ def solver_name(quant: Quant) -> str:
 
 
 def solved(row: Param, weight: Array, quant: Quant, known: Calibration) -> Packed:
-    """One matrix by GPTQ, its steps as quant.steps says."""
+    """One matrix by GPTQ, its steps as quant.steps says; with a trellis where it gains by it."""
     matrix, name = weight.reshape(matrix_shape(row.shape)), row.name
     if quant.solver == "nearest":
-        found, scale = quantize_rows(matrix, quant.grid(row.role), name)
-        return Packed(name, row.shape, found.reshape(row.shape), scale)
+        levels, scale = quantize_rows(matrix, quant.grid(row.role), name)
+        return Packed(name, row.shape, levels.reshape(row.shape), scale)
     worth, grid = known.worth(name, matrix.shape[1]), quant.grid(row.role)
     steps = allocated(matrix, grid, quant, worth, name)
-    if worth.feedback is not None and not steps.trellis:
-        levels = never_worse(matrix, known.hessians[name], worth.feedback, steps)
-    else:
-        levels = narrow(gptq(matrix, worth.feedback or no_feedback(matrix.shape[1]), steps))
-    return Packed(name, row.shape, levels.reshape(row.shape), steps.row, steps.col, steps.trellis)
+    hessian = known.hessians.get(name, np.eye(matrix.shape[1]))
+    inputs = worth.feedback or no_feedback(matrix.shape[1])
+    plain = replace(steps, trellis=0)
+    levels = never_worse(matrix, hessian, inputs, plain)
+    found = Packed(name, row.shape, levels.reshape(row.shape), steps.row, steps.col)
+    if not steps.trellis:
+        return found
+    levels = narrow(gptq(matrix, inputs, steps))
+    other = replace(found, values=levels.reshape(row.shape), trellis=steps.trellis)
+    return min((other, found), key=lambda packed: _cost(matrix, packed, hessian))
+
+
+def _cost(weight: Array, packed: Packed, hessian: Float) -> float:
+    """In bits, what it takes and what it would take to lose a given part of the output.
+
+    A trellis has no level for zero: columns that are small beside their steps lose by it.
+    """
+    error = weight - dequantize(packed).reshape(weight.shape)
+    counts = np.unique(packed.values, return_counts=True)[1] / packed.size
+    lost = float(output_errors(error, hessian).sum())
+    return -float(counts @ np.log2(counts)) + 0.5 * math.log2(max(lost, 1e-300))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_every_format_comes_back(
     assert identity(again) == identity(artifact) and found.shape == shape
     assert found.tobytes() == dequantize(tensor).tobytes() and np.all(np.isfinite(found))
     if quant.mlp != "fp16":
-        assert tensor.trellis == quant.trellis
+        assert tensor.trellis in (0, quant.trellis)
         assert (tensor.col_scale is not None) == (quant.steps in ("columns", "fisher"))
 
 
@@ -181,6 +182,19 @@ def test_gptq_of_a_model_loses_less_and_is_read_back() -> None:
         )
     assert lost[0] > 1.1 * lost[1] > 1.2 * lost[2]
     assert [solver_name(Quant()), solver_name(quant)] == ["rtn", "gptq+trellis4"]
+
+
+def test_a_matrix_that_loses_by_a_trellis_has_none() -> None:
+    """Columns far below their steps: a trellis has no level for zero."""
+    weight = normal(4, 0, (96, 64)).astype(np.float32)
+    small = weight * np.where(np.arange(64) % 2, 1.0, 0.02).astype(np.float32)
+    h = np.diag(np.where(np.arange(64) % 2, 1.0, 900.0))  # and that is where inputs are large
+    quant = Quant(mlp="int6", mlp_sigmas=12.85, keep_below=0, solver="gptq", trellis=8)
+    known = Calibration(hessians={"even": h, "small": h})
+    even, uneven = solve_tensors({"even": weight, "small": small}, quant, known)
+    assert (even.trellis, uneven.trellis) == (8, 0)
+    plain = solve_tensors({"small": small}, replace(quant, trellis=0), known)[0]
+    assert np.array_equal(plain.values, uneven.values)
 
 
 def test_matrices_without_a_hessian_are_named_and_nearest() -> None:
