@@ -109,16 +109,20 @@ def point(problem: Problem, quant: Quant) -> tuple[float, float, float]:
     return bits, float(np.mean(parts)), kl
 
 
-def saving(points: Curve, by: Curve) -> tuple[float, float]:
-    """Bits that `by` saves at equal loss, on the mean of where both have it; as a part of them."""
-    curves = [
-        np.array(sorted((np.log(loss), bits) for bits, loss in curve)) for curve in (points, by)
-    ]
+def saving(points: Curve, by: Curve) -> tuple[str, str]:
+    """Bits that `by` saves at equal loss, on the mean of where both have it; as a part of them.
+
+    Where no loss is common to both, what their nearest ends are apart: more is saved, or lost.
+    """
+    both = (points, by)
+    curves = [np.array(sorted((np.log(loss), bits) for bits, loss in curve)) for curve in both]
     low = max(curve[0, 0] for curve in curves)
     high = min(curve[-1, 0] for curve in curves)
     at = np.linspace(low, high, 50)
     theirs, ours = (np.interp(at, curve[:, 0], curve[:, 1]) for curve in curves)
-    return float(np.mean(theirs - ours)), float(np.mean(1 - ours / theirs))
+    saved, part = float(np.mean(theirs - ours)), float(np.mean(1 - ours / theirs))
+    sign = "" if low <= high else "> " if saved > 0 else "< "
+    return f"{sign}{saved:.3f}", f"{sign}{100 * part:.1f} %"
 
 
 def rows(problem: Problem, names: list[str]) -> None:
@@ -137,8 +141,7 @@ def rows(problem: Problem, names: list[str]) -> None:
                 continue
             cells += [f"{middle[2]:.5f}"] * (loss == 2)
             curves = [[(p[0], p[loss]) for p in curve] for curve in (first, found)]
-            saved, part = saving(curves[0], curves[1])
-            cells += [f"{saved:.3f}", f"{100 * part:.1f} %"]
+            cells += saving(curves[0], curves[1])
         print(f"| {' | '.join([*cells, f'{seconds:.1f}'])} |", flush=True)
 
 

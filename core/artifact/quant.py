@@ -59,7 +59,7 @@ class Quant:
     solver: Literal["nearest", "gptq"] = "nearest"  # gptq: not in runs yet, which say so
     lqer_rank: int = 0  # of what corrects the worst matrices; not in runs yet, which say so
     steps: Steps = "rows"  # how wide they are; allocation.py says what the others do
-    step_scale: float = 1.0  # times every one: the constant that meets a byte target
+    step_scale: float = 1.0  # times every one, when packed: the constant that meets a byte target
     trellis: States = 0  # that levels run through; 0: none
     trellis_lambda: float = 0.1  # squared steps that a bit is worth to it
 
