@@ -122,6 +122,8 @@ def _print(fields: dict[str, Any], offers: list[dict[str, Any]] | None, as_json:
     if as_json:
         print_json(fields if offers is None else {**fields, "why": offers})
         return
+    if "step_scale" in fields:  # all its digits: it is to be given again
+        fields = {**fields, "step_scale": f"{fields['step_scale']:g}"}
     print_fields(fields)
     if offers is None:
         return

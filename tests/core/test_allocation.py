@@ -19,7 +19,7 @@ GRID = QUANT.grid("mlp")
 
 
 def of(changes: dict[str, object]) -> Quant:
-    return Quant(solver="gptq", mlp="int6", mlp_sigmas=12.85, **changes)  # type: ignore[arg-type]
+    return Quant(solver="gptq", mlp="int6", mlp_sigmas=12.85, **changes)
 
 
 def counted(counts: np.ndarray) -> Worth:

@@ -231,4 +231,4 @@ def test_one_array_is_factored_once_and_another_anew() -> None:
 )
 def test_settings_that_do_not_fit(fields: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Quant(**fields)  # type: ignore[arg-type]
+        Quant(**fields)

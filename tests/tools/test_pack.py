@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,8 @@ def test_a_run_meets_its_target(capsys: Capture, run: Path, tmp_path: Path) -> N
         again = packed(capsys, *words, change)
         assert again["identity"] == fields["identity"], "the step scale says what was done"
         assert packed(capsys, *words, "--target-bytes", target)["identity"] == again["identity"]
+        _, out, _ = golf(capsys, "pack", *words, change)
+        assert re.search(r"^step_scale +(\S+)$", out, re.M)[1] == str(fields["step_scale"])
 
 
 @pytest.mark.slow
