@@ -31,8 +31,14 @@ def to_plain(value: Any) -> dict[str, Any]:
 
 def changed(value: Any) -> dict[str, Any]:
     """The fields that are not the class's defaults, as JSON data: a new field changes none."""
-    plain, default = to_plain(value), to_plain(type(value)())
-    return {name: plain[name] for name in plain if plain[name] != default[name]}
+    return _unlike(to_plain(value), to_plain(type(value)()))
+
+
+def _unlike(plain: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs, in sections field by field."""
+    found = {name: value for name, value in plain.items() if value != default[name]}
+    sections = [name for name, value in found.items() if isinstance(value, dict)]
+    return found | {name: _unlike(plain[name], default[name]) for name in sections}
 
 
 def from_plain(cls: type[T], data: object, where: str) -> T:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
+from core.arch.fields import to_plain
 from core.arch.params import num_params, param_table
 from core.artifact.container import Artifact, identity
 from core.artifact.ledger import CAP_BYTES, Ledger
@@ -17,7 +18,7 @@ from core.artifact.quant import Format
 from core.score.bpb import Scored
 from core.score.scoring import Validation, subset_fields
 from core.train.corpus import Corpus
-from core.train.recipe import Recipe, as_plain, recipe_hash
+from core.train.recipe import Recipe, recipe_hash
 from core.train.schedules import Knobs
 
 Events = Callable[..., None]  # events(kind, **fields)
@@ -108,7 +109,7 @@ def log_start(
 
 def log_resolved(events: Events, recipe: Recipe, base: Recipe) -> None:
     """Whose own all values are that were not set; the event has every value of the run."""
-    events("resolved", base=base.name, base_hash=recipe_hash(base)[:16], values=as_plain(recipe))
+    events("resolved", base=base.name, base_hash=recipe_hash(base)[:16], values=to_plain(recipe))
 
 
 def log_warmup(events: Events, recipe: Recipe, passes_s: list[list[float]]) -> None:

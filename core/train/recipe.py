@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from core.arch.fields import from_plain, override, to_plain
+from core.arch.fields import changed, from_plain, override, to_plain
 from core.arch.spec import ModelSpec
 from core.artifact.quant import Quant
 from core.data.batches import Data
@@ -20,7 +20,6 @@ from core.train.qat import Qat, rounded_grids
 Precision = Literal["autocast", "cast", "fp32"]
 Compile = Literal["auto", "on", "off"]
 WarmdownUnit = Literal["frac", "steps", "seconds"]
-PARTS = ("sgd", "lora", "phased")  # of the score: how to adapt
 LEAST_ZERO = (
     *("matrix_lr", "embed_lr", "head_lr", "scalar_lr"),
     *("matrix_wd", "embed_wd", "head_wd", "scalar_wd", "wd_taper_to"),
@@ -152,16 +151,19 @@ def with_changes(recipe: Recipe, changes: Iterable[str]) -> Recipe:
 
 
 def as_plain(recipe: Recipe) -> dict[str, Any]:
-    """As JSON data, without the parts of the score that are as they are by default: the name of a
-    recipe that never adapts does not change with what it could adapt by."""
-    plain, usual = to_plain(recipe), to_plain(Score())
-    score = plain["score"]
-    plain["score"] = {n: score[n] for n in score if n not in PARTS or score[n] != usual[n]}
-    return plain
+    """As JSON data: its name, its seed, where its data lies, and of all else what is no default.
+
+    So a field that comes anew changes no recipe's hash; and a default, once it is one, stays.
+    """
+    plain = changed(recipe)
+    where = {"path": recipe.data.path, "tokenizer": recipe.data.tokenizer}
+    named = {"name": recipe.name, "seed": recipe.seed}
+    return {**named, **plain, **named, "data": {**plain.get("data", {}), **where}}
 
 
 def to_json(recipe: Recipe) -> str:
-    return json.dumps(as_plain(recipe), indent=2) + "\n"
+    """All of it."""
+    return json.dumps(to_plain(recipe), indent=2) + "\n"
 
 
 def from_json(text: str, where: str) -> Recipe:

@@ -456,7 +456,7 @@ def test_adapters_of_the_record_are_as_many_as_it_has() -> None:
 def test_what_is_not_used_by_default_is_no_part_of_a_recipes_name() -> None:
     """And what was set is kept, adapting or not."""
     recipe = named("small")
-    assert not {"sgd", "lora", "phased"} & as_plain(recipe)["score"].keys()
+    assert not {"sgd", "lora", "phased"} & as_plain(recipe).get("score", {}).keys()
     other = with_changes(recipe, ["score.sgd.lr=0.1"])
     assert as_plain(other)["score"]["sgd"]["lr"] == 0.1 and "lora" not in as_plain(other)["score"]
     assert recipe_hash(other) != recipe_hash(recipe)

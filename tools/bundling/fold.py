@@ -209,7 +209,7 @@ class Fold(Constants):
                 return plain_literal(self.values[kinds[0]])
             if done.func.id == "as_plain":
                 return plain_literal(self.values[kinds[0]], as_plain(self.values["Recipe"]))
-            if done.func.id == "changed":
+            if done.func.id == "changed" and kinds[0] == "ModelSpec":
                 same = from_plain(ModelSpec, to_plain(self.values[kinds[0]]), "model_spec")
                 return constant(changed(same))
         return done

@@ -39,9 +39,11 @@ from core.score.bpb import Scored
 from core.score.scoring import NatsOf, Validation, bytes_of, open_tally
 from core.score.windows import Window, fill
 from core.train.keeper import Snapshot
+from core.train.recipe import Recipe, as_plain
 
 Twins = dict[tuple[str, str], str]  # module, name: here
 ALWAYS: Twins = {
+    ("core.train.recipe", "to_json"): "to_json",
     ("core.train.keeper", "Keeper"): "Keeper",
     ("core.train.keeper", "Lead"): "Lead",
     ("core.artifact.container", "weights_in"): "weights_in",
@@ -69,6 +71,11 @@ OF_KIND: dict[str, Twins] = {
 }
 WHOLE_SPLIT: Twins = {("core.data.decoding", "check_decoding"): "check_decoding"}
 NOT_LOSSY: Twins = {("core.data.lossy", "require_text"): "require_text"}
+
+
+def to_json(recipe: Recipe) -> str:
+    """What is no default: a reader knows the rest."""
+    return json.dumps(as_plain(recipe), indent=2) + "\n"
 
 
 class Keeper:
