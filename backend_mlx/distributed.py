@@ -32,6 +32,10 @@ class Solo:
         """(world_size, ...): the rows of each rank, in order, on all of them."""
         return rows[None]
 
+    def share(self, data: bytes) -> bytes:
+        """The first rank's data on all of them."""
+        return data
+
     def close(self) -> None:
         """Leave the group."""
 
@@ -70,6 +74,13 @@ class Group(Solo):
         """(world_size, ...): the rows of each rank, in order, on all of them."""
         parts = mx.distributed.all_gather(mx.array(rows)[None], group=self._group)
         return np.array(parts)
+
+    def share(self, data: bytes) -> bytes:
+        """The first rank's data on all of them."""
+        own = np.frombuffer(data if self.rank == 0 else b"", np.uint8)
+        size = int(mx.distributed.all_sum(mx.array(own.size), group=self._group))
+        held = mx.array(own) if self.rank == 0 else mx.zeros(size, mx.uint8)
+        return np.array(mx.distributed.all_sum(held, group=self._group)).tobytes()
 
     def close(self) -> None:
         """Leave the group."""

@@ -36,6 +36,10 @@ class Solo:
         """(world_size, ...): the rows of each rank, in order, on all of them."""
         return rows[None]
 
+    def share(self, data: bytes) -> bytes:
+        """The first rank's data on all of them."""
+        return data
+
     def close(self) -> None:
         """Leave the group."""
 
@@ -86,6 +90,15 @@ class Group(Solo):
         parts = [torch.empty_like(held) for _ in range(self.world_size)]
         dist.all_gather(parts, held)
         return torch.stack(parts).cpu().numpy()
+
+    def share(self, data: bytes) -> bytes:
+        """The first rank's data on all of them."""
+        (size,) = self.max(len(data))
+        held = torch.zeros(int(size), dtype=torch.uint8, device=self.device)
+        if self.rank == 0:
+            held.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        dist.broadcast(held, 0)
+        return held.cpu().numpy().tobytes()
 
     def close(self) -> None:
         """Leave the group."""

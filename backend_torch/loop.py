@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from backend_torch.adapt import Learner
 from backend_torch.attend import attention_choice
+from backend_torch.calibrate import moments
 from backend_torch.distributed import Solo, open_group
 from backend_torch.evaluate import Evaluator
 from backend_torch.feeder import Feeder
@@ -21,10 +22,13 @@ from backend_torch.optimizer import Optimizer, arrays, averaged
 from backend_torch.qat import Rounding, put, rounded, row_steps
 from backend_torch.weights import load_weights, parameters, to_numpy
 from core.arch.params import Weights, init_params
+from core.artifact.solving import NOTHING, Calibration
+from core.data.shards import TokenStream
 from core.score.adapted import score_adapting
 from core.score.bpb import Scored
 from core.score.protocols import SLIDES
 from core.score.scoring import Validation, score
+from core.train.calibration import calibration, tapped
 from core.train.clock import BudgetClock, out_of_time
 from core.train.corpus import data_identity, open_corpus
 from core.train.events import (
@@ -122,7 +126,8 @@ class Trainer:
             return score_adapting(
                 learner, nats_of, validation, how.arch, settings.batch, how.precision, ask
             )
-        return score(nats_of, validation, self.recipe.arch.seq_len, settings.batch, ask)
+        seq_len, ranks = self.recipe.arch.seq_len, self.group
+        return score(nats_of, validation, seq_len, settings.batch, ask, ranks=ranks)
 
     def score_weights(
         self, weights: Weights, validation: Validation, ask: Ask | None = None
@@ -130,6 +135,17 @@ class Trainer:
         """Score other weights; they take the place of those in training."""
         load_weights(self.model, weights, self.recipe.arch)
         return self.score(validation, -1, ask)
+
+    def calibration(self, weights: Weights, feeder: Feeder, stream: TokenStream) -> Calibration:
+        """What the quantizer wants to know of these weights' inputs, from tokens of training."""
+        recipe, quant = self.recipe, self.recipe.quant
+        load_weights(self.model, weights, recipe.arch)
+        leaves = sorted({*tapped(recipe.arch, quant).values()})
+        sizes = [size.train_batch_tokens for size in self._sizes[-1:]]
+        starts = range(0, quant.calibration_batches * sizes[0], sizes[0])
+        batches = (x for at in starts for x, _ in feeder.batch_at(at, len(self._sizes) - 1))
+        found = moments(self.model, batches, leaves, self.group)
+        return calibration(recipe.arch, quant, found, stream)
 
     def _nats(self, x: Tensor, y: Tensor, phase: int, by: Rounding | None) -> Tensor:
         """Of each target, (B, T): what is trained on, by the weights as they are or rounded."""
@@ -197,11 +213,10 @@ def train(
             scores_now = partial(trainer.score, on_the_way, dials.stage.phase)
             try:
                 with clock.phase("score"):
-                    seen = lead.alone(partial(look, recipe, scores_now, trainer.packs, code_bytes))
+                    seen = look(recipe, scores_now, trainer.packs, code_bytes, lead)
             except Stopped:
                 continue  # to where the state is saved
-            if seen is not None:
-                log_val(events, recipe, step, elapsed_s, *seen, on_the_way)
+            log_val(events, recipe, step, elapsed_s, *seen, on_the_way)
         if last:
             break
         loss = trainer.step(feeder.batch_at(state["tokens_done"], dials.stage.batch_phase), dials)
@@ -212,9 +227,13 @@ def train(
     log_stop(events, recipe, step, elapsed_s)
     weights = trainer.packs()
     keeper.save_weights(weights)
-    rest = (corpus.validation, trainer.score_weights, code_bytes, clock, events)
+    known = NOTHING
+    if recipe.quant.solver == "gptq":
+        with clock.phase("calibrate"):
+            known = trainer.calibration(weights, feeder, corpus.train)
+    rest = (corpus.validation, trainer.score_weights, code_bytes, clock, events, lead)
     try:
-        return lead.alone(partial(finish, recipe, weights, *rest))
+        return finish(recipe, weights, known, *rest)
     finally:
         group.close()
 

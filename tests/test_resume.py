@@ -309,7 +309,7 @@ def environment() -> dict[str, str]:
 
 @each_engine
 def test_a_run_is_watched_in_chunks_and_scored_as_its_recipe_says(text: Text, name: str) -> None:
-    changes = ["score.protocol=sliding", "score.stride=16", "quant.solver=gptq", "score.adapt=sgd"]
+    changes = ["score.protocol=sliding", "score.stride=16", "quant.lqer_rank=4", "score.adapt=sgd"]
     changes += ["score.sgd.chunk_tokens=256"]
     events = Events()
     recipe = text.recipe(*changes, "schedule.steps=4", "score.val_every_steps=3")
@@ -322,4 +322,4 @@ def test_a_run_is_watched_in_chunks_and_scored_as_its_recipe_says(text: Text, na
     assert {fields["tokens"] for fields in scored} == {seen["tokens"]}
     assert finished.after.val_bpb == scored[2]["val_bpb"] != scored[1]["val_bpb"]
     (told,) = [fields["text"] for fields in events.of("note")]
-    assert "gptq" in told
+    assert "lqer_rank 4" in told

@@ -56,7 +56,8 @@ class Quant:
     keep_below: int = 65_537  # a tensor with fewer elements stays fp16; so does every vector
     scale_floor: float = 0.0  # least row scale; the reference scripts' is 1/127
     codec: CodecChoice = "zlib"
-    solver: Literal["nearest", "gptq"] = "nearest"  # gptq: not in runs yet, which say so
+    solver: Literal["nearest", "gptq"] = "nearest"  # gptq: by its inputs
+    calibration_batches: int = 16  # training steps' tokens that gptq measures the inputs on
     lqer_rank: int = 0  # of what corrects the worst matrices; not in runs yet, which say so
     steps: Steps = "rows"  # how wide they are; allocation.py says what the others do
     step_scale: float = 1.0  # times every one, when packed: the constant that meets a byte target
@@ -66,6 +67,10 @@ class Quant:
     def __post_init__(self) -> None:
         if self.keep_below < 0:
             raise ValueError(f"quant: keep_below {self.keep_below} must not be negative")
+        if self.calibration_batches < 1:
+            raise ValueError(
+                f"quant: calibration_batches {self.calibration_batches} must be at least 1"
+            )
         if not 0 <= self.trellis_lambda < math.inf:
             raise ValueError(f"quant: trellis_lambda {self.trellis_lambda} must be at least 0")
         if self.solver != "gptq" and (self.steps != "rows" or self.trellis):

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from core.arch.params import Param, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.quant import Quant, Width, stored_format
+from core.artifact.solving import Calibration
+from core.data.shards import TokenStream
 
 HEAD = "head"  # where the last activations meet every token's row
+COUNTED_TOKENS = 1 << 22
 SAME_INPUT = {"c_k": "c_q", "c_v": "c_q", "gate": "fc"}  # of attention, and of SwiGLU
 
 
@@ -19,6 +25,17 @@ def tapped(spec: ModelSpec, quant: Quant) -> dict[str, str]:
     as q, k and v do. A table of embeddings that is not the head too has rows, and no inputs.
     """
     return {row.name: _leaf(row) for row in param_table(spec) if _has_inputs(row, spec, quant)}
+
+
+def calibration(
+    spec: ModelSpec, quant: Quant, moments: dict[str, NDArray[np.float64]], stream: TokenStream
+) -> Calibration:
+    """What the solver is told: the moments of each matrix's leaf, and how often each token is
+    met among the first of the training stream, for the rows of the table."""
+    hessians = {name: moments[leaf] for name, leaf in tapped(spec, quant).items()}
+    tokens = stream.slice(0, min(len(stream), COUNTED_TOKENS))
+    counts = np.bincount(tokens, minlength=spec.vocab_size).astype(np.float64)
+    return Calibration(hessians=hessians, counts={"tok_emb.weight": counts})
 
 
 def _has_inputs(row: Param, spec: ModelSpec, quant: Quant) -> bool:

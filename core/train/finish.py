@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from core.arch.params import Weights
 from core.artifact.container import Artifact, weights_in, write
 from core.artifact.ledger import Ledger, ledger
 from core.artifact.quant import quantize
+from core.artifact.solving import NOTHING, Calibration, solve, solver_name
 from core.score.bpb import Scored
 from core.score.scoring import Validation
 from core.train.clock import BudgetClock
@@ -21,7 +23,7 @@ from core.train.events import (
     log_verdict,
     method,
 )
-from core.train.keeper import Ask
+from core.train.keeper import Ask, Lead
 from core.train.recipe import Recipe
 
 ScoreOf = Callable[[Weights, Validation, Ask], Scored]
@@ -42,39 +44,51 @@ class Finished:
 def finish(
     recipe: Recipe,
     weights: Weights,
+    known: Calibration,
     validation: Validation,
     score_of: ScoreOf,
     code_bytes: int,
     clock: BudgetClock,
     events: Events,
-    ask: Ask,
-) -> Finished:
+    lead: Lead,
+) -> Finished | None:
     """Score `weights`, pack them, read the bytes back and score those: the run's last lines.
 
-    Where the recipe adapts to what is scored, it is the packed model that does, and its score
-    without is told too. `ask` is called between the batches of a scoring, and ends all of it by an
-    exception.
+    All ranks score; the first packs, and has the result. Where the recipe adapts to what is
+    scored, it is the packed model that does, on the first rank, and its score without is told too.
+    Between the batches of a scoring the ranks agree whether to stop, which ends all of it.
     """
 
-    def scored(label: str, subject: Weights, validation: Validation) -> Scored:
+    def scored(label: str, subject: Weights, validation: Validation) -> Scored | None:
         start_s = clock.seconds("score")
         with clock.phase("score"):
-            result = score_of(subject, validation, ask)
-        log_scored(events, label, result, validation, clock.seconds("score") - start_s)
+            result = (
+                score_of(subject, validation, lead.ask)
+                if validation.adaptation is None
+                else lead.alone(partial(score_of, subject, validation))
+            )
+        if result is not None:
+            log_scored(events, label, result, validation, clock.seconds("score") - start_s)
         return result
+
+    def packing(ask: Ask) -> bytes:
+        artifact, model = pack(weights, recipe, clock, known)
+        log_artifact(events, recipe, artifact, ledger(model, code_bytes))
+        return model
 
     for said in unmet(recipe):
         log_note(events, said)
     before = scored("pre_quantization", weights, validation.plain())
-    artifact, model = pack(weights, recipe, clock)
-    counts = ledger(model, code_bytes)
-    log_artifact(events, recipe, artifact, counts)
+    model = lead.share(lead.alone(packing))
     packed = weights_in(model, recipe.arch)
     if recipe.score.adapt != "none":
         scored("quantized", packed, validation.plain())
     after = scored(f"final_{method(recipe, '_')}_roundtrip_exact", packed, validation)
+    counts = ledger(model, code_bytes)
     log_phases(events, clock.phases())
     log_verdict(events, counts)
+    if before is None or after is None:
+        return None
     return Finished(
         weights=weights,
         model=model,
@@ -87,12 +101,8 @@ def finish(
 
 def unmet(recipe: Recipe) -> list[str]:
     """What its quantizer is told to do and runs cannot do yet, and what they do."""
-    quant, found = recipe.quant, list[str]()
-    if quant.solver != "nearest":
-        found.append(f"quant.solver {quant.solver} is not in runs yet: packed to the nearest level")
-    if quant.lqer_rank:
-        found.append(f"quant.lqer_rank {quant.lqer_rank} is not in runs yet: packed without it")
-    return found
+    rank = recipe.quant.lqer_rank
+    return [f"quant.lqer_rank {rank} is not in runs yet: packed without it"] if rank else []
 
 
 def look(
@@ -100,27 +110,35 @@ def look(
     score: Callable[[Ask], Scored],
     packs: Callable[[], Weights],
     code_bytes: int,
-    ask: Ask,
+    lead: Lead,
 ) -> tuple[Scored, Ledger | None]:
     """A score on the way, and what code and weights would be in bytes if this were the end.
 
-    None where such weights cannot be packed: a run is not ended for that before its end.
+    None where such weights cannot be packed: a run is not ended for that before its end; and on
+    all ranks but the first. Levels are the nearest ones, whatever the solver of the end is.
     """
-    scored = score(ask)
-    try:
-        model = write(_artifact(packs(), recipe), recipe.quant.codec)
-    except ValueError:
-        return scored, None
-    return scored, ledger(model, code_bytes)
+
+    def counts(ask: Ask) -> Ledger | None:
+        try:
+            artifact = Artifact(recipe.arch, tuple(quantize(packs(), recipe.arch, recipe.quant)))
+            model = write(artifact, recipe.quant.codec)
+        except ValueError:
+            return None
+        return ledger(model, code_bytes)
+
+    return score(lead.ask), lead.alone(counts)
 
 
-def pack(weights: Weights, recipe: Recipe, clock: BudgetClock) -> tuple[Artifact, bytes]:
+def pack(
+    weights: Weights, recipe: Recipe, clock: BudgetClock, known: Calibration = NOTHING
+) -> tuple[Artifact, bytes]:
     """Quantize by the recipe and write the artifact."""
+    quant = recipe.quant
     with clock.phase("quantize"):
-        artifact = _artifact(weights, recipe)
+        if quant.solver == "gptq":
+            tensors = solve(weights, recipe.arch, quant, known)
+            artifact = Artifact(recipe.arch, tuple(tensors), solver_name(quant))
+        else:
+            artifact = Artifact(recipe.arch, tuple(quantize(weights, recipe.arch, quant)))
     with clock.phase("compress"):
-        return artifact, write(artifact, recipe.quant.codec)
-
-
-def _artifact(weights: Weights, recipe: Recipe) -> Artifact:
-    return Artifact(recipe.arch, tuple(quantize(weights, recipe.arch, recipe.quant)))
+        return artifact, write(artifact, quant.codec)

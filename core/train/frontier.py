@@ -1,8 +1,7 @@
 """The recipes of the leaderboard's frontier, as functions: every setting of theirs that is here.
 
-Their quantizers are there as data: what a run does not do yet - GPTQ, low-rank correction - it
-says, and packs to the nearest level. How they adapt to what is scored is the default of the score's
-sections, or stands here.
+Their quantizers are there as data: what a run does not do yet - low-rank correction - it says. How
+they adapt to what is scored is the default of the score's sections, or stands here.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def r1081() -> Recipe:
         optim=Optim(**_frontier_rates(), matrix_lr=0.022, momentum=0.99),
         schedule=Schedule(budget_s=588.0, warmdown=0.72, warmdown_unit="frac"),
         data=_sp8192(),
-        quant=Quant(**_six_bits(12.85, 12.85), embed_sigmas=20.0),
+        quant=Quant(**_six_bits(12.85, 12.85), embed_sigmas=20.0, calibration_batches=64),
         score=Score(val_every_steps=4000, protocol="sliding", stride=64, adapt="sgd"),
     )
 

@@ -90,7 +90,7 @@ class Keeper:
 
 
 class Lead:
-    """Work of the first rank alone; between its parts all ranks agree whether to stop."""
+    """Work of the first rank alone, or of all; between its parts all agree whether to stop."""
 
     def __init__(self, group: Any, keeper: Keeper) -> None:
         self._group = group
@@ -105,7 +105,7 @@ class Lead:
             self._wait()
             return None
         try:
-            made = work(self._ask)
+            made = work(self.ask)
         except Stopped:
             raise
         except Exception:
@@ -114,7 +114,13 @@ class Lead:
         self._group.max(0.0, DONE)
         return made
 
-    def _ask(self, *_: object) -> None:
+    def share(self, data: bytes | None) -> bytes:
+        """The first rank's, on every rank."""
+        shared: bytes = self._group.share(data or b"")
+        return shared
+
+    def ask(self, *_: object) -> None:
+        """Between two parts of what all ranks do together: Stopped on all of them, or on none."""
         stop, _state = self._group.max(self._keeper.stops(), 0.0)
         if stop:
             raise Stopped(self._keeper.asked_to_stop)

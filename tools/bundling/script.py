@@ -202,8 +202,10 @@ def kind_of(tokenizer: str) -> str:
 def twins_for(recipe: Recipe, kind: str) -> twins.Twins:
     """What this recipe's bundle has in place of the toolkit's own."""
     found = {**twins.ALWAYS, **twins.OF_KIND[kind]}
-    one = recipe.quant.codec in ("zlib", "lzma") and not has_wide_levels(recipe)
-    found |= twins.OF_ONE_CODEC if one else twins.OF_MANY_CODECS
+    nearest = recipe.quant.solver == "nearest"
+    one = nearest and recipe.quant.codec in ("zlib", "lzma") and not has_wide_levels(recipe)
+    if nearest:
+        found |= twins.NEAREST | (twins.OF_ONE_CODEC if one else twins.OF_MANY_CODECS)
     if recipe.score.subset == "full" and not recipe.score.limit_tokens:
         found |= twins.WHOLE_SPLIT
         found |= twins.CHUNKED_WHOLE if recipe.score.windows_by == CHUNKED else {}

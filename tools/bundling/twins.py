@@ -36,6 +36,7 @@ from core.data.shards import TokenStream, check_tokens
 from core.data.token_bytes import MARKER, ByteTable
 from core.data.tokenizer import pieces_of
 from core.score.bpb import Scored
+from core.score.scorers import Ranks
 from core.score.scoring import NatsOf, Validation, bytes_of, open_tally
 from core.score.windows import Window, fill
 from core.train.keeper import Snapshot
@@ -46,9 +47,9 @@ ALWAYS: Twins = {
     ("core.train.recipe", "to_json"): "to_json",
     ("core.train.keeper", "Keeper"): "Keeper",
     ("core.train.keeper", "Lead"): "Lead",
-    ("core.artifact.container", "weights_in"): "weights_in",
     ("core.artifact.ledger", "ledger"): "ledger",
 }
+NEAREST: Twins = {("core.artifact.container", "weights_in"): "weights_in"}
 OF_ONE_CODEC: Twins = {
     ("core.artifact.container", "write"): "write",
     ("core.artifact.container", "identity"): "identity",
@@ -117,6 +118,13 @@ class Lead:
         made = None if self._group.rank else work(None)
         self._group.max(0.0)
         return made
+
+    def share(self, data: bytes | None) -> bytes:
+        shared: bytes = self._group.share(data or b"")
+        return shared
+
+    def ask(self, *_: object) -> None:
+        pass
 
 
 def read(data: bytes) -> Weights:
@@ -337,16 +345,23 @@ def check_decoding(
 
 
 def score(
-    nats_of: NatsOf, validation: Validation, seq_len: int, batch: int, after: object = None
+    nats_of: NatsOf,
+    validation: Validation,
+    seq_len: int,
+    batch: int,
+    after: object = None,
+    *,
+    ranks: Ranks,
 ) -> Scored:
-    """Every target of the split once, in windows that do not overlap."""
+    """Every target of the split once, in windows that do not overlap; each rank takes its turn."""
     stream, tally = validation.stream, open_tally(validation, seq_len)
     last = len(stream) - 1
     windows = [Window(i, min(seq_len, last - i)) for i in range(0, last, seq_len)]
-    for i in range(0, len(windows), batch):
-        group = windows[i : i + batch]
-        x, y = fill(stream, group, batch, seq_len)
-        nats = nats_of(x, y)
-        for row, window in enumerate(group):
-            tally.add(window.first, nats[row, : window.count], *bytes_of(validation, window))
+    groups = [windows[i : i + batch] for i in range(0, len(windows), batch)]
+    for turn in range(0, len(groups), ranks.world_size):
+        mine = groups[min(turn + ranks.rank, len(groups) - 1)]
+        given = ranks.gather(nats_of(*fill(stream, mine, batch, seq_len)))
+        for group, nats in zip(groups[turn : turn + ranks.world_size], given, strict=False):
+            for row, window in enumerate(group):
+                tally.add(window.first, nats[row, : window.count], *bytes_of(validation, window))
     return tally.result()

@@ -1,0 +1,82 @@
+"""Runs that measure what their matrices are multiplied with, and pack by it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.artifact.container import read, weights
+from core.artifact.gptq import output_errors
+from core.artifact.solving import Calibration
+from core.data.shards import open_split
+from core.train.calibration import COUNTED_TOKENS
+from core.train.clock import BudgetClock
+from core.train.finish import pack
+from core.train.keeper import Keeper
+from core.train.recipe import Recipe, with_changes
+from tests.conftest import Text
+from tests.parity.engines import ENGINES, engine
+from tests.test_resume import Events, run
+
+each_engine = pytest.mark.parametrize("name", ENGINES)
+SIX = ("quant.mlp=int4", "quant.attn=int4", "quant.keep_below=256", "quant.calibration_batches=3")
+
+
+def recipe_of(text: Text, *changes: str) -> Recipe:
+    return text.recipe(*SIX, "quant.solver=gptq", "score.limit_tokens=1024", *changes)
+
+
+def measured(text: Text, name: str, recipe: Recipe, trained: Any) -> Calibration:
+    """What the engine finds of these weights."""
+    parts = engine(name)
+    group = parts.distributed.Solo()
+    trainer, stream = parts.loop.Trainer(recipe, group), open_split(text.shards, "train")
+    known = trainer.calibration(trained, parts.feeder.Feeder(stream, recipe, group), stream)
+    assert isinstance(known, Calibration)
+    return known
+
+
+@each_engine
+def test_a_run_packs_by_what_it_measured(text: Text, name: str) -> None:
+    """The outputs lose less than by the nearest levels; the clock and the header say what was."""
+    recipe, events = recipe_of(text), Events()
+    finished = run(recipe, name, Keeper(None, time.perf_counter), events)
+    artifact = read(finished.model)
+    assert artifact.solver == "gptq" and not events.of("note")
+    assert finished.phases_s["calibrate"] > 0
+    known = measured(text, name, recipe, finished.weights)
+    _, again = pack(finished.weights, recipe, BudgetClock(time.perf_counter), known)
+    assert read(again).solver == "gptq"
+    near, _ = pack(
+        finished.weights,
+        with_changes(recipe, ["quant.solver=nearest"]),
+        BudgetClock(time.perf_counter),
+    )
+    lost = [total(finished.weights, weights(one), known) for one in (read(again), near)]
+    assert lost[0] < 0.8 * lost[1]
+    assert abs(total(finished.weights, weights(artifact), known) / lost[0] - 1) < 0.01
+
+
+def total(trained: Any, packed: Any, known: Calibration) -> float:
+    """What the outputs of all matrices with known inputs are off by, squares added up."""
+    return sum(
+        float(output_errors(trained[name] - packed[name], hessian).sum())
+        for name, hessian in known.hessians.items()
+    )
+
+
+@each_engine
+def test_both_engines_measure_the_same(text: Text, name: str) -> None:
+    """And count the tokens of training for the rows of the table."""
+    recipe = recipe_of(text, "quant.embed=int8")
+    trained = engine("torch").loop.Trainer(recipe, engine("torch").distributed.Solo()).packs()
+    known, other = (measured(text, one, recipe, trained) for one in (name, "torch"))
+    assert known.hessians.keys() == other.hessians.keys() and "tok_emb.weight" in known.hessians
+    for matrix, hessian in known.hessians.items():
+        truth = other.hessians[matrix]
+        assert np.abs(hessian - truth).max() <= 1e-5 * np.abs(truth).max(), matrix
+    stream = open_split(text.shards, "train")
+    assert known.counts["tok_emb.weight"].sum() == min(len(stream), COUNTED_TOKENS)
