@@ -25,10 +25,13 @@ test-slow: install
 device-check: install
 	@$(PRELOAD) $(VENV)/python -m tests.parity.report --long
 
-# The training step against its reference form, in one run, on both engines.
+# The training step against its reference form, in one run, on both engines; sliding windows and
+# adapters against straightforward loops.
 bench: install
 	@$(VENV)/golf bench small data.train_batch_tokens=8192 --backend torch $(ARGS)
 	@$(PRELOAD) $(VENV)/golf bench small data.train_batch_tokens=8192 --backend mlx $(ARGS)
+	@for engine in torch mlx; do for speed in scoring_speed adapting_speed; do \
+		$(ONE_THREAD) $(PRELOAD) $(VENV)/python -m tests.$$speed $$engine || exit 1; done; done
 
 check: install
 	$(VENV)/ruff check .
