@@ -63,6 +63,12 @@ class Learner:
         (_, nats), self._grads = mx.value_and_grad(loss)(self._sets)
         return np.array(nats)
 
+    def log_probs(self, x: Rows, last: int) -> NDArray[np.float32]:
+        """Log-probabilities behind the last inputs, float32 (B, last, V), beside the adapters."""
+        logits = self.model.logits(self._put(x), last=last, sides=self._sides(self._sets))
+        logits = logits.astype(mx.float32)
+        return np.array(logits - mx.logsumexp(logits, -1, keepdims=True))
+
     def learn(self) -> None:
         """A step of AdamW on the adapters, by the loss that was kept."""
         assert self._grads is not None

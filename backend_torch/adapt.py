@@ -56,6 +56,12 @@ class Learner:
                 self._loss = (nats * self._put(marks)).sum()
         return nats.detach().cpu().numpy()
 
+    @torch.no_grad()
+    def log_probs(self, x: Rows, last: int) -> NDArray[np.float32]:
+        """Log-probabilities behind the last inputs, float32 (B, last, V), beside the adapters."""
+        logits = self.model.logits(self._put(x), last=last, sides=self._sides()).float()
+        return torch.log_softmax(logits, -1).cpu().numpy()
+
     def learn(self) -> None:
         """A step of AdamW on the adapters, by the loss that was kept."""
         assert self._loss is not None

@@ -29,20 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("fp32", "cast", "autocast"), default="fp32")
     parser.add_argument("--batch", type=int, default=DEFAULT.batch, help="windows a pass")
     add_protocol(parser)
-    parser.add_argument(
-        "--adapt",
-        choices=get_args(Adapt),
-        default=DEFAULT.adapt,
-        help="learn from what is scored: sgd on all weights, lora for each document, or both",
-    )
-    parser.add_argument(
-        "--adapt-set",
-        action="append",
-        default=[],
-        metavar="CHANGE",
-        help="a number of the adaptation: sgd.lr=0.002, lora.rank=8, phased.phases=1; may be given "
-        "again",
-    )
+    add_adaptation(parser)
     parser.add_argument(
         "--subset",
         choices=get_args(SubsetName),
@@ -91,6 +78,23 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seq-len", type=int, default=0, help="tokens a window (default: as many as in training)"
+    )
+
+
+def add_adaptation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--adapt",
+        choices=get_args(Adapt),
+        default=DEFAULT.adapt,
+        help="learn from what is scored: sgd on all weights, lora for each document, or both",
+    )
+    parser.add_argument(
+        "--adapt-set",
+        action="append",
+        default=[],
+        metavar="CHANGE",
+        help="a number of the adaptation: sgd.lr=0.002, lora.rank=8, phased.phases=1; may be given "
+        "again",
     )
 
 

@@ -23,7 +23,8 @@ Place = tuple[int, str]  # its visit, and what it stands beside
 class Sgd:
     """Descent on all weights, chunk behind chunk (as the 1.0810 record does).
 
-    The rate falls over the chunks by half a cosine, from lr to 0.
+    The rate falls over the text by half a cosine, from lr to 0 where the last chunk begins. It is
+    of the tokens behind it and of all: where documents end ahead does not move it.
     """
 
     lr: float = 0.005
@@ -38,9 +39,11 @@ class Sgd:
         _need("sgd", self, {"epochs": 1, "chunk_tokens": 1, "batch_seqs": 1})
         _need_fraction("sgd", self, "momentum")
 
-    def lr_at(self, chunk: int, chunks: int) -> float:
-        """lr (1 + cos(pi i / (n - 1))) / 2 of chunk i of n."""
-        return self.lr * 0.5 * (1.0 + math.cos(math.pi * chunk / max(1, chunks - 1)))
+    def lr_at(self, done: int, total: int) -> float:
+        """lr (1 + cos(pi i / (n - 1))) / 2 of chunk i of n, where `done` of all tokens are before
+        it."""
+        part = min(1.0, done / max(1, total - self.chunk_tokens))
+        return self.lr * 0.5 * (1.0 + math.cos(math.pi * part))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,11 @@ class Adaptation:
     def per_document(self) -> bool:
         """Whether documents have adapters of their own."""
         return self.name in ("lora", "phased")
+
+    @property
+    def isolates(self) -> bool:
+        """Whether nothing goes from one document to another."""
+        return self.name == "lora" and not self.lora.warm_a
 
     @property
     def descends(self) -> bool:

@@ -69,10 +69,10 @@ class ScoreFirst:
         self._ends = max(self._ends, *(window.stop - 1 for window in block.windows))
         if not next(self._turns).ends:
             return
-        chunks = len(self._plan.sizes)
-        if self._chunk + 1 < chunks:
+        sizes = self._plan.sizes
+        if self._chunk + 1 < len(sizes):
             tokens = self._look(self._begins, self._ends + 1)
-            lr = self._sgd.lr_at(self._chunk, chunks)
+            lr = self._sgd.lr_at(self._begins, sum(sizes))
             train(self._learner, tokens[:-1], tokens[1:], self._seq_len, self._sgd, lr)
         self._chunk, self._begins = self._chunk + 1, self._ends
 
@@ -144,10 +144,9 @@ class PerDocument:
 
     def _descend(self, inputs: Tokens, targets: Tokens) -> None:
         sgd = self._how.sgd
-        starts = range(0, len(inputs), sgd.chunk_tokens)
-        for chunk, at in enumerate(starts):
+        for at in range(0, len(inputs), sgd.chunk_tokens):
             x, y = (part[at : at + sgd.chunk_tokens] for part in (inputs, targets))
-            train(self._learner, x, y, self._seq_len, sgd, sgd.lr_at(chunk, len(starts)))
+            train(self._learner, x, y, self._seq_len, sgd, sgd.lr_at(at, len(inputs)))
 
 
 def train(

@@ -85,19 +85,22 @@ def own_distribution(case: Case) -> Finding:
 
 
 def single_pass(case: Case) -> Finding:
-    """Blocks come from left to right, if it learns from them."""
-    ends, base = 1, case.base
+    """Blocks come from left to right, of each document or of all, if it learns from them."""
+    reached, base = dict[int, int](), case.base
     for first, count in base.blocks:
-        if first < ends:
-            said = f"target {first} came behind target {ends - 1}"
+        document = case.document(first)
+        if first < reached.get(document, 1):
+            said = f"target {first} came behind target {reached[document] - 1}"
             if base.adapts:
                 return case.say("single pass", "FAIL", f"{said}, and the state had moved")
             if not all(base.states) or base.opaque:
                 said += "; whether it adapts was not seen"
                 return case.say("single pass", "UNDECIDED", said)
-        ends = first + count
+        reached[document] = first + count
     ordered = all(a[0] < b[0] for a, b in zip(base.blocks, base.blocks[1:], strict=False))
     said = "from left to right" if ordered else "not from left to right; it does not adapt"
+    if case.by_document:
+        said = "each document from left to right"
     return case.say("single pass", *case.unless_noisy(f"{len(base.blocks)} blocks, {said}"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from core.arch.spec import BOS
 from core.data.findings import Finding, Status
 from core.score.answers import Answer, apart
 from core.score.plays import Kind, Play
@@ -16,7 +17,11 @@ NOISE = 10.0  # times the difference of two equal plays: what chance may do
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
-    """A scorer's answers; `isolates`: whether it claims that documents are."""
+    """A scorer's answers; `isolates`: whether it claims that documents are.
+
+    `by_document`: each document is scored from left to right, and they in an order of their own.
+    `told_length`: it is known to be told how long the text is, as a rate that falls over it is.
+    """
 
     subject: str
     plays: Sequence[Play]
@@ -24,6 +29,8 @@ class Case:
     vocab_size: int
     tolerance_nats: float = TOLERANCE_NATS
     isolates: bool = False
+    by_document: bool = False
+    told_length: bool = False
     real: bool = False  # the stream is the validation text
 
     @property
@@ -41,6 +48,12 @@ class Case:
         """More than this is a difference that means something."""
         noise = self.noise_nats
         return NOISE * noise if noise > self.tolerance_nats else self.tolerance_nats
+
+    def document(self, target: int) -> int:
+        """Which one's tokens a target is scored behind; 0 of all, where they have no order."""
+        if not self.by_document:
+            return 0
+        return int((self.plays[0].tokens[:target] == BOS).sum())
 
     def of(self, *kinds: Kind) -> list[tuple[Play, Answer]]:
         pairs = zip(self.plays, self.answers, strict=True)

@@ -25,7 +25,23 @@ def causality(case: Case) -> Finding:
         moves += _nats_moved(case, play, answer, 1, stop)
         if play.kind != "target":
             moves += _distribution_moved(case, play, answer)
+    if moves and (open_ := _open(case, pairs, moves)):
+        return case.say("causality", "UNDECIDED", open_)
     return _compared(case, "causality", pairs, moves)
+
+
+def _open(case: Case, pairs: list[tuple[Play, Answer]], moves: list[Move]) -> str:
+    """Why moves are not looking ahead, where they all have another cause; else nothing."""
+    cuts = {play.told for play, _ in pairs if play.kind == "cut"}
+    if case.told_length and all(any(move.told.startswith(told) for told in cuts) for move in moves):
+        said = "only the length of the text moves it, as a rate that falls over all of it does"
+        return f"{said}: {_listed(moves)}"
+    if case.by_document and all(
+        case.document(move.target) != case.document(move.same) for move in moves
+    ):
+        said = "documents are scored in an order of their own, and only others than the one that "
+        return f"{said}changed move: {_listed(moves)}"
+    return ""
 
 
 def blind(case: Case) -> Finding:
@@ -118,6 +134,7 @@ class Move:
     target: int
     nats: float
     told: str
+    same: int  # the last token before what was changed
 
 
 def _nats_moved(case: Case, play: Play, answer: Answer, first: int, stop: int) -> list[Move]:
@@ -131,7 +148,7 @@ def _nats_moved(case: Case, play: Play, answer: Answer, first: int, stop: int) -
         return []
     before, after = float(case.base.nats[at]), float(answer.nats[at])
     told = f"{play.told} target {at} went from {before:.6g} to {after:.6g} nats"
-    return [Move(target=at, nats=abs(after - before), told=told)]
+    return [Move(target=at, nats=abs(after - before), told=told, same=play.same)]
 
 
 def _distribution_moved(case: Case, play: Play, answer: Answer) -> list[Move]:
@@ -142,7 +159,7 @@ def _distribution_moved(case: Case, play: Play, answer: Answer) -> list[Move]:
     if far <= case.bound_nats:
         return []
     told = f"{play.told} the distribution of target {play.same} moved by {far:.3g} nats"
-    return [Move(target=play.same, nats=far, told=told)]
+    return [Move(target=play.same, nats=far, told=told, same=play.same)]
 
 
 def _compared(

@@ -8,14 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.data.shards import TokenStream
+from core.score.adaptation import Adaptation
+from core.score.adapting import Learner, scorer_of
 from core.score.answers import Answer, Record
 from core.score.bpb import Ints, Tally
+from core.score.courses import plan_of
 from core.score.mixture import LogProbsOf
 from core.score.plays import Play
 from core.score.protocols import Protocol
 from core.score.scorers import Block, Nats, Scorer, State, state_hash
-from core.score.tape import RuleBroken, Tape
-from core.score.windows import Window
+from core.score.tape import Course, RuleBroken, Tape
+from core.score.windows import Window, Windows
 
 Start = Callable[[], tuple[Scorer, LogProbsOf]]  # a fresh scorer and its distributions
 
@@ -64,18 +67,53 @@ def play_on_tape(
     start: Start, plays: Sequence[Play], protocol: Protocol, seq_len: int, batch: int
 ) -> list[Answer]:
     """An answer to each play, from a fresh start each; seq_len: of the model in training."""
-    return [_played(start, play, protocol, seq_len, batch) for play in plays]
+
+    def answer(play: Play) -> Answer:
+        stream = _stream(play)
+        windows = protocol.windows(stream, seq_len)
+        tape = _tape(stream, windows, (batch, protocol.length(seq_len)))
+        return _answer(tape, Asked(*start(), play))
+
+    return [answer(play) for play in plays]
 
 
-def _played(start: Start, play: Play, protocol: Protocol, seq_len: int, batch: int) -> Answer:
-    stream = TokenStream([play.tokens.astype(np.uint16)])
-    shape = batch, protocol.length(seq_len)
+def play_adapting(
+    start: Callable[[], tuple[Learner, LogProbsOf]],
+    plays: Sequence[Play],
+    protocol: Protocol,
+    how: Adaptation,
+    seq_len: int,
+    batch: int,
+) -> list[Answer]:
+    """The same of a model that learns on the way, each time from what it was at first."""
+
+    def answer(play: Play) -> Answer:
+        stream, (learner, log_probs) = _stream(play), start()
+        windows = protocol.windows(stream, seq_len)
+        plan = plan_of(windows, how, batch)
+        course = Course(blocks=(turn.windows for turn in plan), edges=windows.edges)
+        tape = _tape(stream, windows, (batch, protocol.length(seq_len)), course)
+        scorer = scorer_of(learner, plan, how, seq_len, tape.tokens)
+        return _answer(tape, Asked(scorer, log_probs, play))
+
+    return [answer(play) for play in plays]
+
+
+def _stream(play: Play) -> TokenStream:
+    return TokenStream([play.tokens.astype(np.uint16)])
+
+
+def _tape(
+    stream: TokenStream, windows: Windows, shape: tuple[int, int], course: Course | None = None
+) -> Tape:
     tally = Tally(len(stream), has_raw=False)
-    tape = Tape(stream, protocol.windows(stream, seq_len), shape, _no_bytes, tally)
-    asked = Asked(*start(), play)
+    return Tape(stream, windows, shape, _no_bytes, tally, course)
+
+
+def _answer(tape: Tape, asked: Asked) -> Answer:
     try:
         tape.play(asked)
-        tally.result()
+        tape.tally.result()
     except RuleBroken as broken:
         return asked.record.answer(str(broken), broken.rule.id)
     except (ValueError, AssertionError) as error:

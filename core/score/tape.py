@@ -56,7 +56,7 @@ class Tape:
         course: Course | None = None,
     ) -> None:
         """shape: windows a block and tokens a window. tally: where an earlier pass stopped."""
-        self._stream, self._tally = stream, tally
+        self._stream, self.tally = stream, tally
         self._batch, self._seq_len = shape
         self._bytes_of = bytes_of
         self._edges = course.edges if course else one_stretch(len(stream))
@@ -72,7 +72,7 @@ class Tape:
         But for the first input of a stretch whose first target is scored: it was seen.
         """
         seen = any(self._edges[stretch] == start for stretch in self._begun_near(start))
-        hidden = self._tally.unscored(max(start + seen, 1), stop)
+        hidden = self.tally.unscored(max(start + seen, 1), stop)
         if hidden is not None:
             raise RuleBroken("causality", f"token {hidden} was asked for before it was scored")
         return self._stream.slice(start, stop)
@@ -94,9 +94,9 @@ class Tape:
                 f"{ranks.world_size} ranks and a scorer that adapts: each block needs the state "
                 "behind the one before; score on one rank"
             )
-        if scorer.adapts and self._tally.targets:
+        if scorer.adapts and self.tally.targets:
             raise ValueError(
-                f"a scorer that adapts cannot go on behind target {self._tally.targets}: what it "
+                f"a scorer that adapts cannot go on behind target {self.tally.targets}: what it "
                 "had learned is not kept; score from the start"
             )
         self.state_hash = state_hash(scorer)
@@ -112,7 +112,7 @@ class Tape:
                     scorer.observe(block)
                     self.state_hash = state_hash(scorer)
                 if after is not None:
-                    after(self._tally)
+                    after(self.tally)
 
     def _block(self, group: list[Window]) -> Block:
         longest = max(window.skip + window.count for window in group)
@@ -184,10 +184,10 @@ class Tape:
             self._check(run[0].first, rows.ravel())
         for run, rows in parts:
             span = Window(run[0].first - 1, rows.size)
-            self._tally.add(span.first, rows, *self._bytes_of(span))
+            self.tally.add(span.first, rows, *self._bytes_of(span))
 
     def _check(self, first: int, nats: Nats) -> None:
-        twice = self._tally.scored(first, first + len(nats))
+        twice = self.tally.scored(first, first + len(nats))
         if twice is not None:
             raise RuleBroken("once", f"target {twice} was scored before")
         bad = np.flatnonzero(~np.isfinite(nats))

@@ -211,12 +211,12 @@ def test_the_weights_learn_from_each_scored_chunk_but_the_last() -> None:
     stream = text(LENGTHS)
     tokens = stream.slice(0, len(stream)).astype(np.int64)
     taught = [value for kind, value in learner.taught if kind == "descend"][1:]  # one warms up
-    chunks = len(
-        Chunks(windows_of(validation_of(stream, "sliding", None)), how("sgd").sgd, 4).sizes
-    )
-    assert chunks > 5
+    sgd = how("sgd").sgd
+    sizes = Chunks(windows_of(validation_of(stream, "sliding", None)), sgd, 4).sizes
+    assert len(sizes) > 5
     rates = [rate for _, rate in taught]
-    expected = [0.005 * 0.5 * (1 + math.cos(math.pi * i / (chunks - 1))) for i in range(chunks - 1)]
+    begins, most = np.cumsum([0, *sizes[:-2]]), sum(sizes) - sgd.chunk_tokens
+    expected = [0.005 * 0.5 * (1 + math.cos(math.pi * at / most)) for at in begins]
     assert sorted({*rates}, reverse=True) == pytest.approx(expected)
     once = np.concatenate([pairs for pairs, rate in taught], axis=1)
     shown = len(once[0])
@@ -451,6 +451,16 @@ def test_adapters_of_the_record_are_as_many_as_it_has() -> None:
     first = first_down((3, "c_q"), 4, 16)
     assert first.dtype == np.float32 and np.abs(first).max() <= 0.25 and first.std() > 0.1
     assert not np.array_equal(first, first_down((4, "c_q"), 4, 16))
+
+
+def test_the_rate_of_sgd_is_half_a_cosine_over_the_text() -> None:
+    """Of equal chunks that of the definition; otherwise of the tokens before and of all, alone."""
+    sgd = Sgd(lr=0.4, chunk_tokens=10)
+    for chunk in range(5):
+        by_chunks = 0.4 * 0.5 * (1 + np.cos(np.pi * chunk / 4))
+        assert abs(sgd.lr_at(10 * chunk, 50) - by_chunks) < 1e-12
+    assert sgd.lr_at(0, 7) == 0.4 and sgd.lr_at(48, 50) == sgd.lr_at(40, 50) == 0.0
+    assert sgd.lr_at(13, 47) == sgd.lr_at(13, 47) < sgd.lr_at(12, 47)
 
 
 def test_what_is_not_used_by_default_is_no_part_of_a_recipes_name() -> None:

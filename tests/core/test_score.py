@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from core.arch.fields import to_plain
 from core.arch.noise import uniform
 from core.data.batches import Data
 from core.data.export import tokenize
@@ -212,7 +213,7 @@ def test_settings_are_checked() -> None:
         Score(val_every_steps=-1)
     with pytest.raises(ValueError, match="first-1m and score.limit_tokens 5 are two subsets"):
         Score(subset="first-1m", limit_tokens=5)
-    assert json.dumps(Score().__dict__)
+    assert json.dumps(to_plain(Score()))
 
 
 TAMPERED = {

@@ -210,7 +210,7 @@ def test_a_target_scored_again_is_refused_with_the_first_score_kept() -> None:
     tape = tape_of([Window(0, 4), Window(2, 4)])
     with pytest.raises(RuleBroken, match="rule once: .* target 3 was scored before"):
         tape.play(Plain(lambda x, y: np.ones(y.shape, np.float32)))
-    assert tape._tally.targets == 4
+    assert tape.tally.targets == 4
 
 
 def test_an_honest_scorer_sees_what_is_behind_it() -> None:
@@ -241,7 +241,7 @@ def test_a_block_that_fails_leaves_the_blocks_before_it() -> None:
     sentence = "loss of target 6 is not finite: nan; it is token 2 of document 2"
     with pytest.raises(ValueError, match=sentence):
         tape.play(Plain(nats_of))
-    assert (tape._tally.windows, tape._tally.targets) == (1, 4)
+    assert (tape.tally.windows, tape.tally.targets) == (1, 4)
     with pytest.raises(ValueError, match=r"nats of shape \(1, 3\), expected \(1, 4\)"):
         tape_of().play(Plain(lambda x, y: np.ones((1, 3), np.float32)))
 

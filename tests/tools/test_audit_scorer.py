@@ -306,6 +306,64 @@ def test_our_own_models_pass(backend: str, protocol: str, capsys: Capture) -> No
     assert moved == (not isolates), "without isolation what is before a BOS is seen to move it"
 
 
+ADAPTING = [
+    # what learns, its numbers, whether nothing goes from document to document
+    ("sgd", ("sgd.chunk_tokens=64",), False),
+    ("lora", ("lora.lr=0.001", "lora.warm_a=false"), True),
+    ("lora", ("lora.lr=0.001", "lora.docs_batch=3"), False),
+    ("phased", ("sgd.chunk_tokens=64", "lora.docs_batch=3", "phased.phases=2"), False),
+]
+
+
+@pytest.mark.parametrize("backend", ["torch", "mlx"])
+@pytest.mark.parametrize(("adapt", "numbers", "isolates"), ADAPTING)
+def test_our_own_models_that_learn_fail_nothing(
+    backend: str, adapt: str, numbers: tuple[str, ...], isolates: bool, capsys: Capture
+) -> None:
+    """Also where a document's end ahead moves, which once moved the rate of a chunk."""
+    if not installed(backend):
+        pytest.skip(f"{backend} is not installed")
+    words = ["--random", "--tokens", 400, "--vocab-size", 64, "--flips", 4, "--asks", 12]
+    words += [part for number in numbers for part in ("--adapt-set", number)]
+    code, out, err = golf(
+        capsys, "scorer", *words, "--backend", backend, "--protocol", "strided-docs",
+        *("--stride", 16, "--adapt", adapt, "--json"),
+    )  # fmt: skip
+    said = json.loads(out)
+    found = statuses(said)
+    assert code == 0 and err == "", failed(said)
+    for rule in ("blind to the token", "normalised", "own distribution", "once", "single pass"):
+        assert found[rule] == "PASS", evidence(said, rule)
+    assert found["isolated documents"] == ("PASS" if isolates else "UNDECIDED")
+    if adapt == "sgd":
+        assert "only the length of the text" in evidence(said, "causality")
+    else:
+        assert found["causality"] == found["score first"] == "PASS", evidence(said, "causality")
+        assert "it adapts" in evidence(said, "score first")
+
+
+def test_our_engine_that_learns_before_it_scores_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    adapt = load("torch", "adapt")
+    honest = adapt.Learner.nats
+
+    def early(self: Any, x: Any, y: Any, marks: Any = None) -> Any:
+        nats = honest(self, x, y, marks)
+        if marks is None:
+            return nats
+        self.learn()
+        return honest(self, x, y, marks)
+
+    monkeypatch.setattr(adapt.Learner, "nats", early)
+    words = ("--random", "--tokens", 200, "--vocab-size", 64, "--flips", 3, "--asks", 12)
+    code, out, _ = golf(
+        capsys, "scorer", *words, "--backend", "torch", "--protocol", "strided-docs",
+        *("--stride", 16, "--adapt", "lora", "--adapt-set", "lora.lr=0.01", "--json"),
+    )  # fmt: skip
+    assert code == 1 and "score first" in failed(json.loads(out))
+
+
 def test_our_engine_broken_by_hand_fails(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     """An attention that sees one token ahead."""
     evaluate = load("torch", "evaluate")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from core.arch.noise import stream_of, uniform
 from core.arch.params import Weights, init_params
 from core.arch.spec import ModelSpec
 from core.artifact.container import weights
+from core.score.adaptation import Adaptation
 from core.score.answers import Answer
-from core.score.players import play_on_tape
+from core.score.players import play_adapting, play_on_tape
 from core.score.plays import Play
 from core.score.protocols import Protocol
 from core.score.scorers import Plain
@@ -31,7 +33,8 @@ class Ours:
 
     name: str
     spec: ModelSpec
-    evaluator: Any
+    open: Callable[[], Any]  # a fresh evaluator with these weights
+    backend: str
 
 
 def open_ours(path: Path | None, vocab_size: int, backend: str, precision: str, seed: int) -> Ours:
@@ -48,8 +51,9 @@ def open_ours(path: Path | None, vocab_size: int, backend: str, precision: str, 
             f"{name} has a vocabulary of {spec.vocab_size}, the text one of {vocab_size}; "
             "set --data and --tokenizer, or --vocab-size"
         )
-    evaluator = load(backend, "evaluate").open_evaluator(found, spec, precision)
-    return Ours(name=name, spec=spec, evaluator=evaluator)
+    open_evaluator = load(backend, "evaluate").open_evaluator
+    fresh = partial(open_evaluator, found, spec, precision)
+    return Ours(name=name, spec=spec, open=fresh, backend=backend)
 
 
 def random_model(vocab_size: int, seed: int) -> tuple[str, ModelSpec, Weights]:
@@ -65,9 +69,19 @@ def random_model(vocab_size: int, seed: int) -> tuple[str, ModelSpec, Weights]:
     return "random model", spec, moved
 
 
-def play_ours(ours: Ours, plays: Sequence[Play], protocol: Protocol, batch: int) -> list[Answer]:
+def play_ours(
+    ours: Ours, plays: Sequence[Play], protocol: Protocol, batch: int, how: Adaptation | None
+) -> list[Answer]:
     """As `golf score` scores it."""
-    engine = ours.evaluator
-    return play_on_tape(
-        lambda: (Plain(engine.nats), engine.log_probs), plays, protocol, ours.spec.seq_len, batch
-    )
+    seq_len = ours.spec.seq_len
+    if how is None:
+        engine = ours.open()
+        plain = Plain(engine.nats), engine.log_probs
+        return play_on_tape(lambda: plain, plays, protocol, seq_len, batch)
+    open_learner = load(ours.backend, "adapt").Learner
+
+    def start() -> tuple[Any, Any]:
+        learner = open_learner(ours.open().model, how)
+        return learner, learner.log_probs
+
+    return play_adapting(start, plays, protocol, how, seq_len, batch)

@@ -22,13 +22,14 @@ from core.score.auditing import audit
 from core.score.case import TOLERANCE_NATS, Case
 from core.score.plays import Ids, Play, plan
 from core.score.protocols import ISOLATES, Protocol
+from core.score.scoring import Score
 from tools.auditing.access import check_access, unwatched
 from tools.auditing.ours import Ours, open_ours, play_ours
 from tools.auditing.report import as_fields, as_markdown, as_text
 from tools.auditing.stranger import Request, play_stranger
 from tools.backends import add_backend, choose
 from tools.say import UsageError, print_json
-from tools.score import add_protocol
+from tools.score import add_adaptation, add_protocol, with_numbers
 
 TOKENS, VOCAB_SIZE, SECONDS = 1024, 1024, 300.0
 
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("fp32", "cast", "autocast"), default="fp32")
     parser.add_argument("--batch", type=int, default=4, help="windows a pass (4)")
     add_protocol(parser)
+    add_adaptation(parser)
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="one JSON object on stdout")
     shown.add_argument("--markdown", action="store_true", help="a report for a review thread")
@@ -166,20 +168,30 @@ def _stranger(args: argparse.Namespace, text: Text) -> tuple[list[Finding], dict
 
 
 def _ours(args: argparse.Namespace, text: Text) -> tuple[list[Finding], dict[str, Any]]:
-    protocol = Protocol(name=args.protocol, stride=args.stride, seq_len=args.seq_len)
+    try:
+        settings = Score(
+            protocol=args.protocol, stride=args.stride, seq_len=args.seq_len, adapt=args.adapt
+        )
+        how = with_numbers(settings, args.adapt_set).adaptation
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    protocol = settings.windows_by
     backend = choose(args.backend)
     ours = open_ours(args.subject, text.vocab_size, backend, args.precision, args.seed)
     plays = _plays(args, text)
     case = Case(
         subject=ours.name,
         plays=plays,
-        answers=play_ours(ours, plays, protocol, args.batch),
+        answers=play_ours(ours, plays, protocol, args.batch, how),
         vocab_size=text.vocab_size,
         tolerance_nats=args.tolerance,
-        isolates=args.protocol in ISOLATES,
+        isolates=args.protocol in ISOLATES and (how is None or how.isolates),
+        by_document=how is not None and how.per_document,
+        told_length=how is not None and how.descends,
         real=text.real,
     )
-    about = {"subject": ours.name, "backend": backend, "protocol": _protocol(ours, protocol)}
+    said = _protocol(ours, protocol) + (f", {how.label()}" if how else "")
+    about = {"subject": ours.name, "backend": backend, "protocol": said}
     return [*audit(case), *unwatched(ours.name)], about
 
 
