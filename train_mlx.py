@@ -1,8 +1,7 @@
 """Train with MLX: python train_mlx.py [recipe] [section.field=value ...]."""
 
-import sys
-
+from tools.environment import leave
 from tools.train import script
 
 if __name__ == "__main__":
-    sys.exit(script("mlx"))
+    leave(script("mlx"))

@@ -1,7 +1,6 @@
 """python -m tools: the golf command without an installed script."""
 
-import sys
-
+from tools.environment import leave
 from tools.main import main
 
-sys.exit(main())
+leave(main())
