@@ -127,8 +127,8 @@ class Trainer:
             return score_adapting(
                 learner, nats_of, validation, how.arch, settings.batch, how.precision, ask
             )
-        seq_len, ranks = self.recipe.arch.seq_len, self.group
-        return score(nats_of, validation, seq_len, settings.batch, ask, ranks=ranks)
+        seq_len = self.recipe.arch.seq_len
+        return score(nats_of, validation, seq_len, settings.batch, ask, ranks=self.group)
 
     def score_weights(
         self, weights: Weights, validation: Validation, ask: Ask | None = None
@@ -142,9 +142,10 @@ class Trainer:
         recipe, quant = self.recipe, self.recipe.quant
         load_weights(self.model, weights, recipe.arch)
         leaves = sorted({*tapped(recipe.arch, quant).values()})
-        sizes = [size.train_batch_tokens for size in self._sizes[-1:]]
-        starts = range(0, quant.calibration_batches * sizes[0], sizes[0])
-        batches = (x for at in starts for x, _ in feeder.batch_at(at, len(self._sizes) - 1))
+        phase = len(self._sizes) - 1
+        tokens = self._sizes[phase].train_batch_tokens
+        starts = range(0, quant.calibration_batches * tokens, tokens)
+        batches = (x for at in starts for x, _ in feeder.batch_at(at, phase))
         found = moments(self.model, batches, leaves, self.group)
         return calibration(recipe.arch, quant, found, stream)
 
