@@ -13,8 +13,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from core.arch.params import Weights, init_params
 from core.artifact.container import identity, read
-from core.train.corpus import data_identity
+from core.artifact.solving import NOTHING
+from core.score.bpb import Scored
+from core.train.clock import BudgetClock
+from core.train.corpus import data_identity, open_corpus
+from core.train.events import silent
+from core.train.finish import finish, pack
 from core.train.keeper import Keeper, Lead, Stopped
 from core.train.recipe import Recipe, to_json, with_changes
 from core.train.recipes import named
@@ -111,6 +117,33 @@ class Pair:
     def max(self, *numbers: float) -> tuple[float, ...]:
         self.said.append(numbers)
         return tuple(map(max, zip(numbers, next(self.others), strict=True)))
+
+
+def test_every_rank_scores_and_the_first_alone_has_a_result(text: Text) -> None:
+    """Two of three ranks once wrote the same model.bin at the same time."""
+    recipe = text.recipe()
+    weights, scored = init_params(recipe.arch, 1), Scored(nats=2.0, tokens=1, bytes=1, bytes_raw=1)
+    _, model = pack(weights, recipe, BudgetClock(time.perf_counter))
+
+    class Together(Pair):
+        def __init__(self, rank: int) -> None:
+            super().__init__(rank, [(0, 0) if rank == 0 else (0, 1)] * 9)
+
+        def share(self, _data: bytes) -> bytes:
+            return model
+
+    for rank in range(3):
+        scorings: list[Weights] = []
+
+        def score_of(subject: Weights, *_: object, seen: list[Weights] = scorings) -> Scored:
+            seen.append(subject)
+            return scored
+
+        lead = Lead(Together(rank), Keeper(None, time.perf_counter))
+        clock, validation = BudgetClock(time.perf_counter), open_corpus(recipe).validation
+        end = finish(recipe, weights, NOTHING, validation, score_of, 1, clock, silent, lead)
+        assert len(scorings) == 2, "before packing and after it"
+        assert (end is None) == (rank > 0)
 
 
 def test_ranks_agree_between_the_parts_of_one_ranks_work() -> None:

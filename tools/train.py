@@ -137,8 +137,8 @@ class Journal:
 class ScoringEta:
     """Says how long scoring will take: before training as planned, then from the first steps.
 
-    A forward pass costs a third of a step's FLOPs; one rank scores, in every validation, and
-    before and after packing.
+    A forward pass costs a third of a step's FLOPs; all ranks score, in every validation, and
+    before and after packing. What adapts is not in it.
     """
 
     TOLD_FROM_S = 60.0
@@ -146,7 +146,6 @@ class ScoringEta:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.targets = 0
-        self.ranks = 1
 
     def __call__(self, kind: str, **fields: Any) -> None:
         if kind == "start":
@@ -154,8 +153,7 @@ class ScoringEta:
             window_targets = score.windows_by.window_targets(self.recipe.arch.seq_len)
             subset = choose_subset(score.subset, score.limit_tokens, tokens, window_targets)
             self.targets = tokens - 1 if subset is None else subset.targets
-            self.ranks = fields["world_size"]
-            hardware = hardware_of(fields["device"], self.ranks)
+            hardware = hardware_of(fields["device"], fields["world_size"])
             self._tell(tokens_per_s(self.recipe, hardware), "planned, before the first step")
         if kind == "step" and fields["step"] == min(10, fields["steps"]):
             self._tell(fields["tokens_per_s"], "estimated at three times the training's speed")
@@ -179,7 +177,7 @@ class ScoringEta:
     def seconds(self, tokens_per_s: float) -> float:
         scorings = 2 + self.validations(tokens_per_s)
         cost = self.recipe.score.windows_by.cost(self.recipe.arch.seq_len)
-        return scorings * cost * self.targets * self.ranks / (3 * tokens_per_s)
+        return scorings * cost * self.targets / (3 * tokens_per_s)
 
 
 def free_run_id(runs: Path, stem: str) -> str:

@@ -87,7 +87,7 @@ def finish(
     counts = ledger(model, code_bytes)
     log_phases(events, clock.phases())
     log_verdict(events, counts)
-    if before is None or after is None:
+    if not lead.first or before is None or after is None:
         return None
     return Finished(
         weights=weights,

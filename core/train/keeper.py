@@ -96,12 +96,17 @@ class Lead:
         self._group = group
         self._keeper = keeper
 
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that writes."""
+        return not self._group.rank
+
     def alone(self, work: Callable[[Ask], Made]) -> Made | None:
         """work(ask) on the first rank; the others answer each `ask` until it is done: None there.
 
         Raises Stopped on every rank, at the same `ask`, once any of them was asked to stop.
         """
-        if self._group.rank:
+        if not self.first:
             self._wait()
             return None
         try:
