@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import cast
+
 import mlx.core as mx
 from mlx.core import array
 
 from core.arch.spec import BOS
+from core.train.recipe import Precision
 
 
 def attend(q: array, k: array, v: array, sees: array | None = None) -> array:
@@ -20,6 +24,39 @@ def attend(q: array, k: array, v: array, sees: array | None = None) -> array:
     mask = "causal" if sees is None else sees[:, None]
     y = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     return y.swapaxes(1, 2)
+
+
+def attend_documents(q: array, k: array, v: array, cu_seqlens: array, window: int) -> array:
+    """attend, each position to its own document and at most `window` positions of it (0: to all).
+
+    cu_seqlens: (N + 1,) of the documents in the rows (B, T), read one after another, as
+    core.data.packing counts them.
+    """
+    flat = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+    return one_by_one(*flat, cu_seqlens, window, q.shape[1]).reshape(q.shape)
+
+
+def one_by_one(q: array, k: array, v: array, cu_seqlens: array, window: int, longest: int) -> array:
+    """Attention of each document by itself. q: (B T, H, D); k, v: (B T, H_kv, D); out like q.
+
+    What a kernel for all of them would be held to; it reads their lengths on the host.
+    """
+    parts, lengths = [], cast(list[int], cu_seqlens.tolist())
+    for begin, end in pairwise(lengths):
+        assert end - begin <= longest
+        if begin < end:
+            one = q[None, begin:end], k[None, begin:end], v[None, begin:end]
+            sees = sees_of(one[0][..., 0, 0], window, doc_mask=False)
+            parts.append(attend(*one, sees))
+    return mx.concatenate(parts, axis=1)[0]
+
+
+def packs(device: mx.Device, precision: Precision) -> bool:
+    """Whether documents are taken by their cumulative lengths here, rather than by a mask.
+
+    MLX has no kernel for that, and a compiled function wants shapes that stay.
+    """
+    return False
 
 
 def sees_of(tokens: array, window: int, doc_mask: bool) -> array | None:

@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.core import array
 
-from backend_mlx.attend import attend, last_sees
+from backend_mlx.attend import attend, attend_documents, last_sees
 from backend_mlx.linear import LINEARS, Linear, Side, beside
 from backend_mlx.ops import ACTIVATIONS, exclusive, gated, rms_norm, rotate
 from core.arch.spec import ModelSpec, Routing
@@ -24,6 +24,7 @@ class Given(NamedTuple):
     sees: Mapping[int, array | None]  # by window: (B or 1, T, T), or plain causal attention
     value_rows: array | None  # (B, T, H_kv D), of the value table
     first_values: list[array]  # (B, T, H_kv, D), of the first visit, once it has been made
+    cu_seqlens: array | None = None  # (N + 1,) of the documents, where there is no mask for them
     last: int = 0  # of how many positions, at the end, anything is asked on this visit; 0: of all
 
     def asked(self, x: array) -> array:
@@ -79,7 +80,10 @@ class Attention(nn.Module):
         q = rotate(rms_norm(q, spec.norm_eps), *given.turns())
         k = rotate(rms_norm(k, spec.norm_eps), given.cos, given.sin)
         q = q * self.q_gain[:, None].astype(q.dtype)
-        y = attend(q, k, v, given.sees[self.window])
+        if spec.doc_mask and given.cu_seqlens is not None:
+            y = attend_documents(q, k, v, given.cu_seqlens, self.window)
+        else:
+            y = attend(q, k, v, given.sees[self.window])
         if self.exclusive:
             y = exclusive(y, given.asked(v))
         if spec.attn_gate_dims:

@@ -15,7 +15,7 @@ from backend_mlx.attend import attention_choice
 from backend_mlx.calibrate import moments
 from backend_mlx.distributed import Solo, open_group
 from backend_mlx.evaluate import Evaluator
-from backend_mlx.feeder import Feeder
+from backend_mlx.feeder import Feeder, MicroBatch
 from backend_mlx.model import GPT
 from backend_mlx.optimizer import Optimizer, arrays, averaged
 from backend_mlx.qat import Rounding, put, rounded, row_steps
@@ -47,8 +47,6 @@ from core.train.reader import StepReader
 from core.train.recipe import Recipe
 from core.train.schedules import PLAIN, Knobs, Stage, after, knobs, stages, validates
 
-MicroBatches = list[tuple[array, array]]
-
 
 class Trainer:
     """The model, its rules, and the whole state of a run: one flat dict of arrays and numbers."""
@@ -68,7 +66,7 @@ class Trainer:
             self._nats_and_grads = mx.compile(self._nats_and_grads)
 
     def gradients(
-        self, batches: MicroBatches, stage: Stage = PLAIN, step: int = 0
+        self, batches: list[MicroBatch], stage: Stage = PLAIN, step: int = 0
     ) -> tuple[array, dict[str, array]]:
         """Loss in nats per token of the whole step, and its gradients, over all ranks.
 
@@ -78,15 +76,15 @@ class Trainer:
         by = self._rounding(step) if stage.qat else None
         weights = self._weights()
         total, grads = mx.zeros(()), {name: mx.zeros_like(w) for name, w in weights.items()}
-        for x, y in batches:
-            nats, more = self._nats_and_grads(weights, x, y, stage.phase, tokens, by)
+        for batch in batches:
+            nats, more = self._nats_and_grads(weights, batch, stage.phase, tokens, by)
             total = total + nats
             grads = {name: grad + more[name] for name, grad in grads.items()}
             mx.eval(total, grads)
         summed = self.group.sum({**grads, "loss": total})
         return summed.pop("loss"), summed
 
-    def step(self, batches: MicroBatches, now: Knobs) -> array:
+    def step(self, batches: list[MicroBatch], now: Knobs) -> array:
         """One optimizer step; the loss before it, or NaN where the step was not applied."""
         loss, grads = self.gradients(batches, now.stage, now.step)
         good = self.optimizer.update(self.state, grads, now)
@@ -94,7 +92,7 @@ class Trainer:
         mx.async_eval(loss, arrays(self.state))
         return loss
 
-    def warm_up(self, batches: MicroBatches, stage: Stage = PLAIN) -> None:
+    def warm_up(self, batches: list[MicroBatch], stage: Stage = PLAIN) -> None:
         """A step of this stage, for what it compiles and allocates; then all state is put back."""
         saved = arrays(self.state)
         float(self.step(batches, replace(knobs(self.recipe, 0, 0.0), stage=stage)))
@@ -145,7 +143,7 @@ class Trainer:
         phase = len(self._sizes) - 1
         tokens = self._sizes[phase].train_batch_tokens
         starts = range(0, quant.calibration_batches * tokens, tokens)
-        batches = (x for at in starts for x, _ in feeder.batch_at(at, phase))
+        batches = (batch.x for at in starts for batch in feeder.batch_at(at, phase))
         found = moments(self.model, batches, leaves, self.group)
         return calibration(recipe.arch, quant, found, stream)
 
@@ -159,8 +157,7 @@ class Trainer:
     def _nats(
         self,
         weights: dict[str, array],
-        x: array,
-        y: array,
+        batch: MicroBatch,
         phase: int,
         tokens: int,
         by: Rounding | None,
@@ -169,8 +166,10 @@ class Trainer:
         if by is not None:
             weights = weights | rounded(weights, self._grids, by)
         self._load(weights)
-        nats = self.model.token_nats(x, y, phase, self.recipe.optim.z_loss).sum(-1).sum()
-        return nats / tokens
+        x, y, cu_seqlens = batch
+        z_loss = self.recipe.optim.z_loss
+        nats = self.model.token_nats(x, y, phase, z_loss, cu_seqlens=cu_seqlens)
+        return nats.sum(-1).sum() / tokens
 
     def _rounding(self, step: int) -> Rounding:
         recipe, count = self.recipe, len(self._grids)

@@ -66,20 +66,26 @@ class GPT(nn.Module):
         self._cos = mx.array(cos)
         self._sin = mx.array(sin)
 
-    def __call__(self, tokens: array, phase: int = -1) -> array:
+    def __call__(self, tokens: array, phase: int = -1, cu_seqlens: array | None = None) -> array:
         """Capped logits of all positions, fp32 (B, T, V). tokens: (B, T) integers."""
-        return self.logits(tokens, phase)
+        return self.logits(tokens, phase, cu_seqlens=cu_seqlens)
 
     def logits(
-        self, tokens: array, phase: int = -1, last: int = 0, sides: Sides | None = None
+        self,
+        tokens: array,
+        phase: int = -1,
+        last: int = 0,
+        sides: Sides | None = None,
+        cu_seqlens: array | None = None,
     ) -> array:
         """Capped logits, fp32 (B, T, V); of the `last` positions alone, where it is not 0.
 
         tokens: (B, T) integers. phase: which of the spec's orders the blocks run in.
-        sides: adapters of each visit and of the head.
+        sides: adapters of each visit and of the head. cu_seqlens: (N + 1,) of the documents in
+        tokens, where attention is to take one after another instead of by a mask.
         """
         x = rms_norm(self._embed(tokens), self.spec.norm_eps)
-        given = self._given(tokens, x)
+        given = self._given(tokens, x, cu_seqlens)
         lane = x
         skips: list[array] = []
         for visit in self._plans[phase]:
@@ -113,20 +119,22 @@ class GPT(nn.Module):
         z_loss: float = 0.0,
         last: int = 0,
         sides: Sides | None = None,
+        cu_seqlens: array | None = None,
     ) -> array:
         """Nats of each target, fp32 (B, L); in training with the z-loss, where there is one.
 
         targets: (B, L), of all positions or, where `last` is not 0, of as many at the end.
         """
-        return cross_entropy(self.logits(tokens, phase, last, sides), targets, z_loss)
+        logits = self.logits(tokens, phase, last, sides, cu_seqlens)
+        return cross_entropy(logits, targets, z_loss)
 
-    def _given(self, tokens: array, x0: array) -> Given:
+    def _given(self, tokens: array, x0: array, cu_seqlens: array | None) -> Given:
         sees = dict.fromkeys(self._windows)
-        if self.spec.doc_mask or self.spec.windows:
+        if cu_seqlens is None and (self.spec.doc_mask or self.spec.windows):
             sees = {w: sees_of(tokens, w, self.spec.doc_mask) for w in self._windows}
         rows = self._value_rows(tokens, x0) if self.spec.value_embed_dim else None
         cos, sin = self._turns(tokens.shape[1])
-        return Given(x0, cos, sin, sees, rows, [])
+        return Given(x0, cos, sin, sees, rows, [], cu_seqlens)
 
     def _turns(self, time: int) -> tuple[array, array]:
         """cos and sin of so many positions."""

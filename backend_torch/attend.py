@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from inspect import signature
+from itertools import pairwise
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.arch.spec import BOS
+from core.train.recipe import Precision
 
+try:
+    from torch.nn.attention import varlen
+except ImportError:  # torch 2.9
+    varlen = None  # type: ignore[assignment]
 KERNELS = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
+VARLEN: Any = getattr(varlen, "varlen_attn", None)
+TAKES = frozenset(signature(VARLEN).parameters) if VARLEN else frozenset[str]()
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None = None) -> Tensor:
@@ -38,6 +49,42 @@ def attend(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None = None) -> Tenso
             q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=shared
         )
     return y.transpose(1, 2)
+
+
+def attend_documents(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, window: int) -> Tensor:
+    """attend, each position to its own document and at most `window` positions of it (0: to all).
+
+    cu_seqlens: (N + 1,) of the documents in the rows (B, T), read one after another, as
+    core.data.packing counts them.
+    """
+    flat = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+    kernel = _varlen if q.is_cuda else one_by_one
+    return kernel(*flat, cu_seqlens, window, q.shape[1]).reshape(q.shape)
+
+
+def one_by_one(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, window: int, longest: int
+) -> Tensor:
+    """Attention of each document by itself. q: (B T, H, D); k, v: (B T, H_kv, D); out like q.
+
+    What the kernel for all of them is held to; it reads their lengths on the host.
+    """
+    parts, lengths = [], cast(list[int], cu_seqlens.tolist())
+    for begin, end in pairwise(lengths):
+        assert end - begin <= longest
+        if begin < end:
+            one = q[None, begin:end], k[None, begin:end], v[None, begin:end]
+            sees = sees_of(one[0][..., 0, 0], window, doc_mask=False)
+            parts.append(attend(*one, sees))
+    return torch.cat(parts, dim=1)[0]
+
+
+def packs(device: torch.device, precision: Precision) -> bool:
+    """Whether documents are taken by their cumulative lengths here, rather than by a mask.
+
+    By varlen_attn, which has windows from torch 2.11 on; it takes no fp32.
+    """
+    return device.type == "cuda" and precision != "fp32" and "window_size" in TAKES
 
 
 def sees_of(tokens: Tensor, window: int, doc_mask: bool) -> Tensor | None:
@@ -74,6 +121,24 @@ def attention_choice(device: torch.device) -> str:
     first = _cuda_order(device)[0].name.lower()
     major, minor = torch.cuda.get_device_capability(device)
     return f"sdpa({first} first, compute capability {major}.{minor})"
+
+
+def _varlen(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, window: int, longest: int
+) -> Tensor:
+    """one_by_one by one kernel, bf16. Nothing is read on the host."""
+    shared = q.shape[1] // k.shape[1]
+    options = {"enable_gqa": True} if shared > 1 and "enable_gqa" in TAKES else {}
+    if shared > 1 and not options:
+        k, v = (x.repeat_interleave(shared, dim=1) for x in (k, v))
+    back = window - 1 if window else -1
+    y: Tensor = VARLEN(
+        *(x.bfloat16() for x in (q, k, v)),
+        *(cu_seqlens, cu_seqlens, longest, longest),
+        window_size=(back, 0),
+        **options,
+    )
+    return y.to(v.dtype)
 
 
 @torch.compiler.assume_constant_result

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from backend_torch.attend import packs
 from backend_torch.distributed import Solo
 from core.data.batches import Batches
+from core.data.packing import cu_seqlens
 from core.data.shards import TokenStream
 from core.train.recipe import Recipe
+
+Rows = NDArray[np.int32]
+
+
+class MicroBatch(NamedTuple):
+    """What one forward of a step takes."""
+
+    x: Tensor  # int32 (B, T)
+    y: Tensor  # int32 (B, T), what follows each of x
+    cu_seqlens: Tensor | None = None  # int32 (N + 1,) of x's documents, where attention packs them
 
 
 class Feeder:
@@ -29,18 +43,24 @@ class Feeder:
             world_size=group.world_size,
         )
 
-    def batch(self, step: int) -> list[tuple[Tensor, Tensor]]:
+    def batch(self, step: int) -> list[MicroBatch]:
         """Micro-batches of a step, where all steps are alike: see batch_at."""
         return self.batch_at(step * self.recipe.data.train_batch_tokens)
 
-    def batch_at(self, tokens_done: int, phase: int = 0) -> list[tuple[Tensor, Tensor]]:
-        """Micro-batches (x, y), int32 (micro_batch, T) each; the last may be smaller.
+    def batch_at(self, tokens_done: int, phase: int = 0) -> list[MicroBatch]:
+        """Micro-batches of micro_batch rows; the last may be smaller.
 
         Of the step behind so many tokens of the run, in this phase of data.batch_schedule.
         """
-        return [(self._put(x), self._put(y)) for x, y in self._batches.at(tokens_done, phase)]
+        return [self._micro_batch(x, y) for x, y in self._batches.at(tokens_done, phase)]
 
-    def _put(self, rows: NDArray[np.int32]) -> Tensor:
+    def _micro_batch(self, x: Rows, y: Rows) -> MicroBatch:
+        lengths, device = None, self.group.device
+        if self.recipe.arch.doc_mask and packs(device, self.recipe.precision):
+            lengths = self._put(cu_seqlens(x))
+        return MicroBatch(self._put(x), self._put(y), lengths)
+
+    def _put(self, rows: Rows) -> Tensor:
         tensor = torch.from_numpy(rows)
         if self.group.device.type == "cuda":
             tensor = tensor.pin_memory()  # the copy then runs beside the step before

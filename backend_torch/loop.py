@@ -15,7 +15,7 @@ from backend_torch.attend import attention_choice
 from backend_torch.calibrate import moments
 from backend_torch.distributed import Solo, open_group
 from backend_torch.evaluate import Evaluator
-from backend_torch.feeder import Feeder
+from backend_torch.feeder import Feeder, MicroBatch
 from backend_torch.model import GPT
 from backend_torch.ops import cross_entropy
 from backend_torch.optimizer import Optimizer, arrays, averaged
@@ -48,8 +48,6 @@ from core.train.reader import StepReader
 from core.train.recipe import Recipe
 from core.train.schedules import PLAIN, Knobs, Stage, after, knobs, stages, validates
 
-MicroBatches = list[tuple[Tensor, Tensor]]
-
 
 class Trainer:
     """The model, its rules, and the whole state of a run: one flat dict of arrays and numbers."""
@@ -67,7 +65,7 @@ class Trainer:
         self._nats_of = torch.compile(self._nats, dynamic=False) if compiles else self._nats
 
     def gradients(
-        self, batches: MicroBatches, stage: Stage = PLAIN, step: int = 0
+        self, batches: list[MicroBatch], stage: Stage = PLAIN, step: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss in nats per token of the whole step, and its gradients, over all ranks.
 
@@ -77,21 +75,21 @@ class Trainer:
         by = self._rounding(step) if stage.qat else None
         self.model.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.group.device)
-        for x, y in batches:
-            nats = self._nats_of(x, y, stage.phase, by).sum(-1).sum() / tokens
+        for batch in batches:
+            nats = self._nats_of(batch, stage.phase, by).sum(-1).sum() / tokens
             nats.backward()
             total += nats.detach()
         grads = {name: _grad(weight) for name, weight in parameters(self.model).items()}
         summed = self.group.sum({**grads, "loss": total})
         return summed.pop("loss"), summed
 
-    def step(self, batches: MicroBatches, now: Knobs) -> Tensor:
+    def step(self, batches: list[MicroBatch], now: Knobs) -> Tensor:
         """One optimizer step; the loss before it, or NaN where the step was not applied."""
         loss, grads = self.gradients(batches, now.stage, now.step)
         good = self.optimizer.update(self.state, grads, now)
         return torch.where(good, loss, torch.nan)
 
-    def warm_up(self, batches: MicroBatches, stage: Stage = PLAIN) -> None:
+    def warm_up(self, batches: list[MicroBatch], stage: Stage = PLAIN) -> None:
         """A step of this stage, for what it compiles and allocates; then all state is put back."""
         saved = {key: array.detach().clone() for key, array in arrays(self.state).items()}
         float(self.step(batches, replace(knobs(self.recipe, 0, 0.0), stage=stage)))
@@ -144,17 +142,19 @@ class Trainer:
         phase = len(self._sizes) - 1
         tokens = self._sizes[phase].train_batch_tokens
         starts = range(0, quant.calibration_batches * tokens, tokens)
-        batches = (x for at in starts for x, _ in feeder.batch_at(at, phase))
+        batches = (batch.x for at in starts for batch in feeder.batch_at(at, phase))
         found = moments(self.model, batches, leaves, self.group)
         return calibration(recipe.arch, quant, found, stream)
 
-    def _nats(self, x: Tensor, y: Tensor, phase: int, by: Rounding | None) -> Tensor:
+    def _nats(self, batch: MicroBatch, phase: int, by: Rounding | None) -> Tensor:
         """Of each target, (B, T): what is trained on, by the weights as they are or rounded."""
+        x, y, cu_seqlens = batch
         z_loss = self.recipe.optim.z_loss
         if by is None:
-            return self.model.token_nats(x, y, phase, z_loss)
+            return self.model.token_nats(x, y, phase, z_loss, cu_seqlens=cu_seqlens)
         weights = rounded(parameters(self.model), self._grids, by)
-        return cross_entropy(functional_call(self.model, weights, (x, phase)), y, z_loss)
+        logits = functional_call(self.model, weights, (x, phase, cu_seqlens))
+        return cross_entropy(logits, y, z_loss)
 
     def _rounding(self, step: int) -> Rounding:
         recipe, count = self.recipe, len(self._grids)

@@ -68,25 +68,38 @@ class GPT(nn.Module):
         self.register_buffer("_cos", torch.from_numpy(cos), persistent=False)
         self.register_buffer("_sin", torch.from_numpy(sin), persistent=False)
 
-    def forward(self, tokens: Tensor, phase: int = -1) -> Tensor:
+    def forward(self, tokens: Tensor, phase: int = -1, cu_seqlens: Tensor | None = None) -> Tensor:
         """Capped logits of all positions, fp32 (B, T, V). tokens: (B, T) integers."""
-        return self.logits(tokens, phase)
+        return self.logits(tokens, phase, cu_seqlens=cu_seqlens)
 
     def logits(
-        self, tokens: Tensor, phase: int = -1, last: int = 0, sides: Sides | None = None
+        self,
+        tokens: Tensor,
+        phase: int = -1,
+        last: int = 0,
+        sides: Sides | None = None,
+        cu_seqlens: Tensor | None = None,
     ) -> Tensor:
         """Capped logits, fp32 (B, T, V); of the `last` positions alone, where it is not 0.
 
         tokens: (B, T) integers. phase: which of the spec's orders the blocks run in.
-        sides: adapters of each visit and of the head.
+        sides: adapters of each visit and of the head. cu_seqlens: (N + 1,) of the documents in
+        tokens, where attention is to take one after another instead of by a mask.
         """
         autocast = self.precision == "autocast"
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=autocast):
-            return self._logits(tokens, phase, last, sides)
+            return self._logits(tokens, phase, last, sides, cu_seqlens)
 
-    def _logits(self, tokens: Tensor, phase: int, last: int, sides: Sides | None) -> Tensor:
+    def _logits(
+        self,
+        tokens: Tensor,
+        phase: int,
+        last: int,
+        sides: Sides | None,
+        cu_seqlens: Tensor | None,
+    ) -> Tensor:
         x = rms_norm(self._embed(tokens), self.spec.norm_eps)
-        given = self._given(tokens, x)
+        given = self._given(tokens, x, cu_seqlens)
         lane = x
         skips: list[Tensor] = []
         for visit in self._plans[phase]:
@@ -120,20 +133,22 @@ class GPT(nn.Module):
         z_loss: float = 0.0,
         last: int = 0,
         sides: Sides | None = None,
+        cu_seqlens: Tensor | None = None,
     ) -> Tensor:
         """Nats of each target, fp32 (B, L); in training with the z-loss, where there is one.
 
         targets: (B, L), of all positions or, where `last` is not 0, of as many at the end.
         """
-        return cross_entropy(self.logits(tokens, phase, last, sides), targets, z_loss)
+        logits = self.logits(tokens, phase, last, sides, cu_seqlens)
+        return cross_entropy(logits, targets, z_loss)
 
-    def _given(self, tokens: Tensor, x0: Tensor) -> Given:
+    def _given(self, tokens: Tensor, x0: Tensor, cu_seqlens: Tensor | None) -> Given:
         sees = dict.fromkeys(self._windows)
-        if self.spec.doc_mask or self.spec.windows:
+        if cu_seqlens is None and (self.spec.doc_mask or self.spec.windows):
             sees = {w: sees_of(tokens, w, self.spec.doc_mask) for w in self._windows}
         rows = self._value_rows(tokens, x0) if self.spec.value_embed_dim else None
         cos, sin = self._turns(tokens.shape[1])
-        return Given(x0, cos, sin, sees, rows, [])
+        return Given(x0, cos, sin, sees, rows, [], cu_seqlens)
 
     def _turns(self, time: int) -> tuple[Tensor, Tensor]:
         """cos and sin of so many positions."""

@@ -122,7 +122,7 @@ def _fed(name, recipe, world_size, tokens_done=None, phase=0, step=None):
         group.rank, group.world_size = rank, world_size
         feeder = modules.feeder.Feeder(STREAM, recipe, group)
         given = feeder.batch_at(tokens_done, phase) if step is None else feeder.batch(step)
-        parts += [tuple(to_numpy(side) for side in part) for part in given]
+        parts += [(to_numpy(part.x), to_numpy(part.y)) for part in given]
     return np.stack([np.concatenate(side) for side in zip(*parts, strict=True)])
 
 

@@ -105,9 +105,9 @@ class Run:
     def _dials(self, step: int) -> Knobs:
         return knobs(self.recipe, step, 0.0, self.trainer.state["snapshots"])
 
-    def put(self, x: Rows, y: Rows) -> list[tuple[Any, Any]]:
+    def put(self, x: Rows, y: Rows) -> list[Any]:
         """One micro-batch."""
-        return [(self.array(x), self.array(y))]
+        return [self.engine.feeder.MicroBatch(self.array(x), self.array(y))]
 
     def array(self, value: NDArray[Any], **options: Any) -> Any:
         """The engine's array, on its device."""

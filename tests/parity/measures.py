@@ -85,7 +85,8 @@ def fed_batch(
     for rank in range(world_size):
         group = modules.distributed.Solo()
         group.rank, group.world_size = rank, world_size
-        parts += modules.feeder.Feeder(stream, recipe, group).batch(step)
+        given = modules.feeder.Feeder(stream, recipe, group).batch(step)
+        parts += [(part.x, part.y) for part in given]
     columns = zip(*parts, strict=True)
     return np.stack([np.concatenate([to_numpy(part) for part in side]) for side in columns])
 

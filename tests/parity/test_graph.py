@@ -26,7 +26,7 @@ def nodes(name: str, case: str) -> int:
     """Operations of the forward pass to the nats."""
     recipe = recipe_of(case)
     run = Run(name, recipe, perturbed(recipe.arch))
-    (x, y), *_ = run.put(*batch_of(spec_of(case), 2))
+    (x, y, _), *_ = run.put(*batch_of(spec_of(case), 2))
     if name == "mlx":
         run.trainer._load(run.trainer._weights())
         dot = io.StringIO()

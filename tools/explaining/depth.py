@@ -189,7 +189,7 @@ DEPTH = (
         "document mask",
         "doc_mask",
         False,
-        "position t sees only its own document, from its BOS on",
+        "position t sees only its own document, from its BOS on; on CUDA by cumulative lengths",
         "record of 2026-04-10 (VarLenAttn)",
         "about .001 nats",
         "doc_mask",
