@@ -12,7 +12,7 @@ from mlx.utils import tree_unflatten
 
 from backend_mlx.adapt import Learner
 from backend_mlx.attend import attention_choice
-from backend_mlx.calibrate import moments
+from backend_mlx.calibrate import fisher, moments
 from backend_mlx.distributed import Solo, open_group
 from backend_mlx.evaluate import Evaluator
 from backend_mlx.feeder import Feeder, MicroBatch
@@ -27,7 +27,7 @@ from core.score.adapted import score_adapting
 from core.score.bpb import Scored
 from core.score.protocols import SLIDES
 from core.score.scoring import Validation, score
-from core.train.calibration import calibration, tapped
+from core.train.calibration import Moments, calibration, drawer, first_rows, tapped, weighed
 from core.train.clock import BudgetClock, out_of_time
 from core.train.corpus import data_identity, open_corpus
 from core.train.events import (
@@ -145,7 +145,16 @@ class Trainer:
         starts = range(0, quant.calibration_batches * tokens, tokens)
         batches = (batch.x for at in starts for batch in feeder.batch_at(at, phase))
         found = moments(self.model, batches, leaves, self.group)
-        return calibration(recipe.arch, quant, found, stream)
+        worth = self._worth(feeder, phase) if quant.steps == "fisher" else {}
+        return calibration(recipe.arch, quant, found, worth, stream)
+
+    def _worth(self, feeder: Feeder, phase: int) -> Moments:
+        """Of the outputs of the matrices, from the first rows of the first step's tokens."""
+        recipe, group, seq_len = self.recipe, self.group, self._sizes[phase].seq_len
+        given = [batch.x for batch in feeder.batch_at(0, phase)]
+        batches = first_rows(given, seq_len, group.world_size)
+        leaves = sorted({*weighed(recipe.arch, recipe.quant).values()})
+        return fisher(self.model, batches, leaves, group, drawer(recipe.seed, group.rank))
 
     def _weights(self) -> dict[str, array]:
         kind = "weight/"

@@ -1,4 +1,4 @@
-"""Calibration: the moments of each matrix's inputs, by taps that stand in for the matrices."""
+"""Calibration: what each matrix is multiplied with and what its outputs are worth, by taps."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn as nn
-from numpy.typing import NDArray
 from torch import Tensor
 
 from backend_torch.distributed import Solo
 from backend_torch.model import GPT
-from core.train.calibration import HEAD
-
-Moments = dict[str, NDArray[np.float64]]
+from core.train.calibration import HEAD, Draw, Moments
 
 
 class Tap(nn.Module):
@@ -53,6 +50,72 @@ def moments(model: GPT, batches: Iterable[Tensor], leaves: Iterable[str], group:
     summed = {leaf: total.double().cpu().numpy() for leaf, total in group.sum(held).items()}
     count = np.maximum(summed.pop("tokens"), 1)
     return {leaf: total / count for leaf, total in summed.items()}
+
+
+class Shift(nn.Module):
+    """Stands in for a leaf and adds zeros to its outputs, whose gradients are theirs."""
+
+    def __init__(self, leaf: Any) -> None:
+        super().__init__()
+        self.leaf = leaf
+        self.shifts: list[Tensor] = []  # like the outputs of each visit; none: to be made
+        self.visits = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.leaf(x)
+        if self.visits == len(self.shifts):
+            self.shifts.append(torch.zeros_like(y))
+        self.visits += 1
+        return y + self.shifts[self.visits - 1]
+
+
+def fisher(
+    model: GPT, batches: Iterable[Tensor], leaves: Iterable[str], group: Solo, draw: Draw
+) -> Moments:
+    """Mean squared gradient of each leaf's outputs over tokens and visits, float64 (out,).
+
+    Of the nats of tokens that are drawn from the model itself, as the Fisher information asks.
+    batches: (B, T) each, of this rank. draw: log-probabilities, float32 (B, T, V), to tokens.
+    """
+    taps = {leaf: _shift(model, leaf) for leaf in leaves}
+    held: dict[str, Tensor] = {}
+    try:
+        for batch in batches:
+            found = _squares(model, batch, taps, draw)
+            held = {key: held.get(key, 0.0) + square for key, square in found.items()}
+    finally:
+        for leaf, tap in taps.items():
+            _put(model, leaf, tap.leaf)
+    summed = {key: total.double().cpu().numpy() for key, total in group.sum(held).items()}
+    count = np.maximum(summed.pop("tokens"), 1)
+    return {leaf: total / count for leaf, total in summed.items()}
+
+
+def _squares(model: GPT, batch: Tensor, taps: dict[str, Shift], draw: Draw) -> dict[str, Tensor]:
+    """Squared gradients of one batch, summed over its tokens; a mean over visits."""
+    for tap in taps.values():
+        tap.shifts, tap.visits = [], 0
+    with torch.no_grad():
+        log_probs = torch.log_softmax(model(batch).float(), -1)
+    drawn = torch.from_numpy(draw(log_probs.cpu().numpy())).to(batch.device)
+    for tap in taps.values():
+        tap.visits = 0
+        for shift in tap.shifts:
+            shift.requires_grad_()
+    shifts = [shift for tap in taps.values() for shift in tap.shifts]
+    grads = iter(torch.autograd.grad(model.token_nats(batch, drawn).sum(), shifts))
+    found = {"tokens": torch.full((1,), float(batch.numel()), device=batch.device)}
+    for leaf, tap in taps.items():
+        squares = [next(grads).float().square().sum((0, 1)) for _ in tap.shifts]
+        found[leaf] = torch.stack(squares).mean(0)
+    return found
+
+
+def _shift(model: GPT, leaf: str) -> Shift:
+    """A shift, in the place of the leaf."""
+    tap = Shift(getattr(*_place(model, leaf)))
+    _put(model, leaf, tap.forward if leaf == HEAD else tap)
+    return tap
 
 
 def _tap(model: GPT, leaf: str) -> Tap:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.arch.noise import normal, stream_of
+from core.arch.params import init_params
 from core.artifact.container import read, weights
 from core.artifact.gptq import output_errors
 from core.artifact.solving import Calibration
@@ -80,3 +82,27 @@ def test_both_engines_measure_the_same(text: Text, name: str) -> None:
         assert np.abs(hessian - truth).max() <= 1e-5 * np.abs(truth).max(), matrix
     stream = open_split(text.shards, "train")
     assert known.counts["tok_emb.weight"].sum() == min(len(stream), COUNTED_TOKENS)
+    assert not known.fisher, "only where the steps ask for it"
+
+
+def moved(name: str, weight: Any) -> Any:
+    return normal(1, stream_of(name), weight.shape).astype(np.float32)
+
+
+@each_engine
+def test_a_run_has_steps_by_what_its_outputs_are_worth(text: Text, name: str) -> None:
+    """Both engines weigh the same outputs of the same drawn tokens, and pack by them."""
+    recipe = recipe_of(text, "quant.embed=int8", "quant.steps=fisher", "quant.step_scale=1e-3")
+    first = init_params(recipe.arch, 1)
+    trained = {key: weight + 0.02 * moved(key, weight) for key, weight in first.items()}
+    known, other = (measured(text, one, recipe, trained) for one in (name, "torch"))
+    assert known.fisher.keys() == known.hessians.keys()
+    assert known.fisher["tok_emb.weight"].shape == (1,)
+    for matrix, worth in known.fisher.items():
+        assert np.abs(worth - other.fisher[matrix]).max() <= 1e-2 * other.fisher[matrix].max()
+    artifact = read(pack(trained, recipe, BudgetClock(time.perf_counter), known)[1])
+    scales = {packed.name: packed.row_scale for packed in artifact.tensors}
+    for matrix, worth in known.fisher.items():
+        if worth.size > 1:
+            most, least = worth.argmax(), worth.argmin()
+            assert scales[matrix][most] < scales[matrix][least], "a row of worth has finer steps"

@@ -91,14 +91,15 @@ class Quant:
         """The levels of a role's matrices; of 8 bits where its format is no width."""
         form: Format = getattr(self, role)
         bits = int(form.removeprefix("int")) if form in get_args(Width) else 8
+        times = 1.0 if self.steps == "fisher" else self.step_scale  # there it is no multiple
         if role == "control":
-            return Grid(bits=bits, floor=self.scale_floor, times=self.step_scale)
+            return Grid(bits=bits, floor=self.scale_floor, times=times)
         return Grid(
             bits=bits,
             sigmas=getattr(self, f"{role}_sigmas"),
             quantile=getattr(self, f"{role}_quantile"),
             floor=self.scale_floor,
-            times=self.step_scale,
+            times=times,
         )
 
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
-from core.arch.params import Weights
+from core.arch.params import Weights, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.quant import Quant
-from core.train.calibration import HEAD, tapped
+from core.train.calibration import (
+    AT_ONCE_TOKENS,
+    FISHER_TOKENS,
+    HEAD,
+    drawer,
+    first_rows,
+    tapped,
+    weighed,
+)
 from tests.parity import oracle
 from tests.parity.cases import spec_of
 from tests.parity.engines import ENGINES, Rows, batch_of, engine, perturbed
@@ -117,6 +127,104 @@ def test_ranks_add_up_all_their_tokens(name: str) -> None:
     moments_of(name, spec, [], First())
     again, _ = moments_of(name, spec, [x], Both())
     assert all(np.array_equal(again[leaf], alone[leaf]) for leaf in alone)
+
+
+SQUARES = 2e-3  # relative to the largest: squares of fp32 gradients against finite differences
+STEP = 1e-5  # of those, in float64
+LEAVES = ("blocks.0.attn.c_k", "blocks.1.attn.proj", "blocks.1.mlp.fc")
+
+
+def worth_of(name: str, spec: ModelSpec, batches: list[tuple[Rows, Rows]]) -> Any:
+    """As the engine has it for all leaves, of tokens that are told and not drawn."""
+    parts = engine(name)
+    model = parts.evaluate.open_evaluator(perturbed(spec), spec, "fp32").model
+    leaves = sorted(set(weighed(spec, ALL).values()))
+    told = iter([y for _, y in batches])
+    group, rows = parts.distributed.Solo(), [parts.array(x) for x, _ in batches]
+    return parts.calibrate.fisher(model, rows, leaves, group, lambda _: next(told)), model
+
+
+def differences(spec: ModelSpec, leaf: str, channel: int, x: Rows, y: Rows) -> float:
+    """Mean squared gradient of one output, moved at each token and visit in turn: the oracle's."""
+    weights = {key: weight.astype(np.float64) for key, weight in perturbed(spec).items()}
+    squares = []
+    visits = sum(f"{name}.attn" in leaf or f"{name}.mlp" in leaf for name in order_names(spec))
+    for at in np.ndindex(visits, *x.shape):
+        moved = []
+        for by in (STEP, -STEP):
+            with patch.object(oracle, "product", shifted(oracle.product, leaf, (*at, channel), by)):
+                moved.append(oracle.nats(weights, spec, x, y).sum())
+        squares.append(((moved[0] - moved[1]) / (2 * STEP)) ** 2)
+    return float(np.mean(squares))
+
+
+def shifted(product: Any, leaf: str, at: tuple[int, ...], by: float) -> Any:
+    """The oracle's product, with one output (visit, row, place, channel) of a leaf moved."""
+    seen = itertools.count()
+
+    def moved(w: Any, name: str, *rest: Any) -> Any:
+        out = product(w, name, *rest)
+        if name == leaf and next(seen) == at[0]:
+            out[at[1:]] += by
+        return out
+
+    return moved
+
+
+def order_names(spec: ModelSpec) -> list[str]:
+    """The block of each visit's attention, as its parameters are named."""
+    return [f"blocks.{visit[0]}" for visit in oracle.order_of(spec, -1)]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("case", ["baseline", "looped"])
+def test_the_worth_of_outputs_is_their_squared_gradient(case: str, name: str) -> None:
+    spec = spec_of(case)
+    x, y = batch_of(spec, 1, 5)
+    found, _ = worth_of(name, spec, [(x, y)])
+    for leaf in LEAVES:
+        for channel in (0, 3):
+            truth = differences(spec, leaf, channel, x, y)
+            assert abs(found[leaf][channel] - truth) <= SQUARES * found[leaf].max(), leaf
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_engines_find_the_same_worth(case: str) -> None:
+    """Of every matrix, of two batches; and the model is as it was."""
+    spec = spec_of(case)
+    batches = [batch_of(spec, 2, seed) for seed in range(2)]
+    (found, model), (other, _) = (worth_of(name, spec, batches) for name in ENGINES)
+    shapes = {row.name: row.shape for row in param_table(spec)}
+    for weight, leaf in weighed(spec, ALL).items():
+        assert found[leaf].shape == (shapes[weight][0],) and found[leaf].max() > 0
+        assert np.abs(found[leaf] - other[leaf]).max() <= 1e-4 * other[leaf].max(), weight
+    (x, y), parts = batches[0], engine(ENGINES[0])
+    before = parts.evaluate.open_evaluator(perturbed(spec), spec, "fp32").nats(x, y)
+    assert np.array_equal(parts.evaluate.Evaluator(model).nats(x, y), before)
+
+
+def test_tokens_are_drawn_as_likely_as_they_are() -> None:
+    """Other ones each time and on each rank, the same ones by the same seed."""
+    wanted = np.array([0.5, 0.0, 0.2, 0.3])
+    with np.errstate(divide="ignore"):
+        log_probs = np.log(np.broadcast_to(wanted, (40, 500, 4))).astype(np.float32)
+    draw = drawer(7, 0)
+    first, second = draw(log_probs), draw(log_probs)
+    share = np.bincount(first.ravel(), minlength=4) / first.size
+    assert np.abs(share - wanted).max() < 0.01 and share[1] == 0
+    assert (first != second).any() and (first != drawer(7, 1)(log_probs)).any()
+    assert np.array_equal(first, drawer(7, 0)(log_probs))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_so_many_tokens_are_weighed_among_all_ranks(world_size: int) -> None:
+    batches = [np.full((rows, 512), rows) for rows in (5, 16, 30)]
+    given = list(first_rows(batches, 512, world_size))
+    tokens = sum(rows.size for rows in given) * world_size
+    assert FISHER_TOKENS <= tokens < FISHER_TOKENS + 512 * world_size
+    assert max(rows.size for rows in given) <= AT_ONCE_TOKENS
+    assert given[0].shape == (5, 512) and (given[0] == 5).all()
+    assert sum(map(len, first_rows(batches[:1], 512, 1))) == 5, "a rank without more"
 
 
 def test_whose_inputs_are_wanted() -> None:

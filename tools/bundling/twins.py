@@ -113,9 +113,10 @@ class Lead:
 
     def __init__(self, group: Any, keeper: Keeper) -> None:
         self._group = group
+        self.first = not group.rank
 
     def alone(self, work: Callable[[None], Any]) -> Any:
-        made = None if self._group.rank else work(None)
+        made = work(None) if self.first else None
         self._group.max(0.0)
         return made
 
