@@ -10,7 +10,7 @@ ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Threads that wait asleep leave a busy machine's other work alone.
 ASLEEP = OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test test-slow bench check device-check install clean
+.PHONY: demo test test-slow bench bench-quant bench-quant-train check device-check install clean
 
 demo: install
 	@$(ASLEEP) $(PRELOAD) $(VENV)/golf demo $(ARGS)
@@ -32,6 +32,16 @@ bench: install
 	@$(PRELOAD) $(VENV)/golf bench small data.train_batch_tokens=8192 --backend mlx $(ARGS)
 	@for engine in torch mlx; do for speed in scoring_speed adapting_speed; do \
 		$(ONE_THREAD) $(PRELOAD) $(VENV)/python -m tests.$$speed $$engine || exit 1; done; done
+
+# Models for quantizers, three seeds of them (hours on two cores; ARGS=--short: minutes), and what
+# quantizers make of them and of Gaussian matrices.
+bench-quant-train: install
+	@$(VENV)/python -m tests.quant_models $(ARGS)
+
+bench-quant: install
+	@$(ONE_THREAD) $(VENV)/python -m tests.coders
+	@$(ONE_THREAD) $(VENV)/python -m tests.quantizers --size 384
+	@$(VENV)/python -m tests.bench_quant runs/quant/*-seed* $(ARGS)
 
 check: install
 	$(VENV)/ruff check .

@@ -1,7 +1,7 @@
 """The models that quantizers are measured on: trained, kept, gone on with where they were stopped.
 
 python -m tests.quant_models --help. Three seeds of 4.2 million parameters on 10.2 million
-tokens, or with --short one of 2.2 million on 2 million; both on text that stands beside the project.
+tokens, or with --short one of 2.2 million on 2 million; of text that stands beside the project.
 """
 
 from __future__ import annotations
