@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -49,6 +50,21 @@ def row_step(weight: array, grid: Grid) -> array:
         reach = mx.max(mx.abs(weight), -1, keepdims=True)
     step = mx.maximum(reach / grid.qmax, grid.floor).astype(mx.float16).astype(weight.dtype)
     return mx.maximum(step, FP16_TINY)
+
+
+def with_rate(grads: Arrays, weights: Arrays, steps: Arrays, price: float) -> Arrays:
+    """Gradients, and those of `price` times the estimated bits a weight of the stepped matrices.
+
+    A row with steps of s is taken for log2(2 e m / s) bits a weight, m being the mean of its
+    sqrt(w^2 + s^2): the entropy of Laplace's distribution, smooth about 0. The steps are fixed.
+    """
+    part = price / (math.log(2.0) * sum(weights[name].size for name in steps))
+    found = dict(grads)
+    for name, step in steps.items():
+        weight = weights[name]
+        size = mx.sqrt(mx.square(weight) + mx.square(step))
+        found[name] = grads[name] + part * weight / (size * mx.mean(size, -1, keepdims=True))
+    return found
 
 
 def nearest(weight: array, step: array, qmax: int) -> array:

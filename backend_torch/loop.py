@@ -19,7 +19,7 @@ from backend_torch.feeder import Feeder, MicroBatch
 from backend_torch.model import GPT
 from backend_torch.ops import cross_entropy
 from backend_torch.optimizer import Optimizer, arrays, averaged
-from backend_torch.qat import Rounding, put, rounded, row_steps
+from backend_torch.qat import Rounding, put, rounded, row_steps, with_rate
 from backend_torch.weights import load_weights, parameters, to_numpy
 from core.arch.params import Weights, init_params
 from core.artifact.solving import NOTHING, Calibration
@@ -41,9 +41,9 @@ from core.train.events import (
     log_warmup,
     silent,
 )
-from core.train.finish import Finished, finish, look
+from core.train.finish import Finished, finish, look, steer
 from core.train.keeper import Ask, Keeper, Lead, Snapshot, Stopped, check_snapshot
-from core.train.qat import noise_keys, rounded_grids
+from core.train.qat import Qat, noise_keys, rounded_grids
 from core.train.reader import StepReader
 from core.train.recipe import Recipe
 from core.train.schedules import PLAIN, Knobs, Stage, after, knobs, stages, validates
@@ -81,7 +81,8 @@ class Trainer:
             total += nats.detach()
         grads = {name: _grad(weight) for name, weight in parameters(self.model).items()}
         summed = self.group.sum({**grads, "loss": total})
-        return summed.pop("loss"), summed
+        loss = summed.pop("loss")
+        return loss, self._with_rate(summed) if self.recipe.optim.rate_lambda else summed
 
     def step(self, batches: list[MicroBatch], now: Knobs) -> Tensor:
         """One optimizer step; the loss before it, or NaN where the step was not applied."""
@@ -165,6 +166,12 @@ class Trainer:
         logits = functional_call(self.model, weights, (x, phase, cu_seqlens))
         return cross_entropy(logits, y, z_loss)
 
+    def _with_rate(self, grads: dict[str, Tensor]) -> dict[str, Tensor]:
+        """With what the bits of the weights cost."""
+        recipe, weights = self.recipe, parameters(self.model)
+        grids = rounded_grids(recipe.arch, recipe.quant, Qat())
+        return with_rate(grads, weights, row_steps(weights, grids), recipe.optim.rate_lambda)
+
     def _rounding(self, step: int) -> Rounding:
         recipe, count = self.recipe, len(self._grids)
         steps = row_steps(parameters(self.model), self._grids)
@@ -209,7 +216,7 @@ def train(
             reader.settle()
             (elapsed_s,) = group.max(clock.lap("train"))
             state["elapsed_s"] = elapsed_s
-        dials = knobs(recipe, step, elapsed_s, state["snapshots"])
+        dials = knobs(recipe, step, elapsed_s, state["snapshots"], state["wd_steer"])
         if saves or last:
             with clock.phase("save"):
                 saved = keeper.save(trainer.snapshot)
@@ -227,6 +234,7 @@ def train(
             except Stopped:
                 continue  # to where the state is saved
             log_val(events, recipe, step, elapsed_s, *seen, on_the_way)
+            state["wd_steer"] = steer(recipe, state["wd_steer"], seen[1], lead)
         if last:
             break
         loss = trainer.step(feeder.batch_at(state["tokens_done"], dials.stage.batch_phase), dials)

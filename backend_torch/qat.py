@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -50,6 +51,22 @@ def row_step(weight: Tensor, grid: Grid) -> Tensor:
         reach = torch.amax(torch.abs(weight), -1, keepdim=True)
     step = torch.clamp(reach / grid.qmax, min=grid.floor).to(torch.float16).to(weight.dtype)
     return torch.clamp(step, min=FP16_TINY)
+
+
+@torch.no_grad()
+def with_rate(grads: Arrays, weights: Arrays, steps: Arrays, price: float) -> Arrays:
+    """Gradients, and those of `price` times the estimated bits a weight of the stepped matrices.
+
+    A row with steps of s is taken for log2(2 e m / s) bits a weight, m being the mean of its
+    sqrt(w^2 + s^2): the entropy of Laplace's distribution, smooth about 0. The steps are fixed.
+    """
+    part = price / (math.log(2.0) * sum(weights[name].numel() for name in steps))
+    found = dict(grads)
+    for name, step in steps.items():
+        weight = weights[name]
+        size = torch.sqrt(torch.square(weight) + torch.square(step))
+        found[name] = grads[name] + part * weight / (size * torch.mean(size, -1, keepdim=True))
+    return found
 
 
 def nearest(weight: Tensor, step: Tensor, qmax: int) -> Tensor:

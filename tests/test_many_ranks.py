@@ -37,7 +37,8 @@ BEFORE_SCRIPT = {"torch": [], "mlx": ["--", PYTHON]}
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_ranks_change_nothing(text: Text, tmp_path: Path, name: str, ranks: int) -> None:
-    recipe = text.recipe("data.micro_batch=2")
+    steered = ("optim.matrix_wd=0.2", "optim.wd_target_bytes=30000")
+    recipe = text.recipe("data.micro_batch=2", *steered)
     (tmp_path / "recipe.json").write_text(to_json(recipe))
     launcher = [*LAUNCHERS[name].split(), str(ranks), *BEFORE_SCRIPT[name]]
     if not Path(launcher[0]).exists():

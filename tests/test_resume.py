@@ -24,6 +24,7 @@ from core.train.keeper import Keeper, Stopped
 from core.train.reader import Diverged
 from core.train.recipe import Recipe, to_json
 from core.train.run_folder import RunFolder, load_state
+from core.train.schedules import STEERED
 from tests.conftest import Text
 from tests.parity.cases import recipe_of
 from tests.parity.engines import ENGINES, Run, batch_of, distance, engine, global_norm, perturbed
@@ -47,6 +48,31 @@ class Events:
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [fields for k, fields in self.seen if k == kind]
+
+
+@each_engine
+def test_decays_follow_the_bytes_also_behind_a_stop(text: Text, tmp_path: Path, name: str) -> None:
+    """Each look multiplies them; a run that goes on has what the looks before made of them."""
+    target = ("optim.matrix_wd=0.2", "optim.wd_target_bytes=80000", "score.val_every_steps=2")
+    recipe, folder, events = text.recipe(*target), RunFolder(tmp_path, "a"), Events()
+    folder.create(recipe)
+    run(recipe, name, keeper_of(folder, recipe, every_steps=1), events)
+    looks = [event["artifact_bytes"] for event in events.of("val")]
+    wanted = np.prod([(size / 80_000) ** recipe.optim.wd_gain for size in looks])
+    assert len(looks) == 2 and 1 / STEERED < wanted < STEERED and abs(wanted - 1) > 0.1
+    kept = load_state(folder.path, recipe.arch)
+    assert kept is not None and kept["wd_steer"] == pytest.approx(wanted)
+    plain = text.recipe("optim.matrix_wd=0.2", "score.val_every_steps=2")
+    still = run(plain, name, Keeper(None, time.perf_counter), Events()).weights
+    weights = run(recipe, name, Keeper(None, time.perf_counter), Events()).weights
+    assert distance(weights, still) > 1e-4, "the decay moved"
+    again = RunFolder(tmp_path, "b")
+    again.create(recipe)
+    stopped_after(recipe, name, again, 3)
+    went_on = run(recipe, name, keeper_of(again, recipe, every_steps=1), Events()).weights
+    kept = load_state(again.path, recipe.arch)
+    assert kept is not None and kept["wd_steer"] == pytest.approx(wanted)
+    assert distance(went_on, weights) <= 1e-6
 
 
 def run(recipe: Recipe, name: str, keeper: Keeper, events: Events) -> Finished:

@@ -25,6 +25,7 @@ from core.train.events import (
 )
 from core.train.keeper import Ask, Lead
 from core.train.recipe import Recipe
+from core.train.schedules import steered
 
 ScoreOf = Callable[[Weights, Validation, Ask], Scored]
 
@@ -127,6 +128,14 @@ def look(
         return ledger(model, code_bytes)
 
     return score(lead.ask), lead.alone(counts)
+
+
+def steer(recipe: Recipe, wd_steer: float, counts: Ledger | None, lead: Lead) -> float:
+    """The multiplier of the decays behind a look, on every rank."""
+    if not recipe.optim.wd_target_bytes:
+        return wd_steer
+    told = lead.share(str(0 if counts is None else counts.artifact_bytes).encode())
+    return steered(recipe.optim, wd_steer, int(told))
 
 
 def pack(

@@ -54,6 +54,9 @@ class Optim:
     scalar_wd: float = 0.0
     wd_taper_start: float = 1.0  # from this progress on all decays go in a line ...
     wd_taper_to: float = 1.0  # ... to this part of themselves at the end
+    wd_target_bytes: int = 0  # of code and model, that all decays are steered to; 0: they are not
+    wd_gain: float = 8.0  # each look at the bytes multiplies them by (bytes / target) ** wd_gain
+    rate_lambda: float = 0.0  # nats a token that an estimated bit a weight costs, in the gradient
     z_loss: float = 0.0  # times the square of the log of what the softmax divides by, in the loss
     grad_clip_norm: float = 0.0  # of all gradients as one vector; 0: as they are
     ema_decay: float = 0.0  # 0: the weights themselves are what is packed
@@ -61,9 +64,11 @@ class Optim:
     swa_below: float = 0.2  # taken once the rates' multiplier is below this
 
     def __post_init__(self) -> None:
-        for name in (*LEAST_ZERO, "grad_clip_norm", "z_loss"):
+        for name in (*LEAST_ZERO, "grad_clip_norm", "z_loss", "rate_lambda", "wd_gain"):
             fits = 0 <= getattr(self, name) < math.inf
             _need(fits, f"optim.{name}", getattr(self, name), "at least 0 and finite")
+        target = self.wd_target_bytes
+        _need(target >= 0, "optim.wd_target_bytes", target, "at least 0")
         steps = self.momentum_warmup_steps
         _need(steps >= 0, "optim.momentum_warmup_steps", steps, "at least 0")
         _need(

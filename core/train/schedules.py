@@ -19,7 +19,8 @@ class Stage:
 
 
 PLAIN = Stage()
-START = {"step": 0, "elapsed_s": 0.0, "tokens_done": 0, "snapshots": 0}  # a run's numbers
+START = {"step": 0, "elapsed_s": 0.0, "tokens_done": 0, "snapshots": 0, "wd_steer": 1.0}
+STEERED = 64.0  # times the decays at most, and one over it at least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +37,13 @@ class Knobs:
     stage: Stage = PLAIN
 
 
-def knobs(recipe: Recipe, step: int, elapsed_s: float, snapshots: int = 0) -> Knobs:
+def knobs(
+    recipe: Recipe, step: int, elapsed_s: float, snapshots: int = 0, wd_steer: float = 1.0
+) -> Knobs:
     """All of them at once, for the step after `step` steps and elapsed_s seconds of training.
 
-    snapshots: how many have entered their average so far.
+    snapshots: how many have entered their average so far. wd_steer: what a byte target has made of
+    the decays so far.
     """
     done = progress(recipe.schedule, step, elapsed_s)
     rate = lr_mul(recipe.schedule, step, elapsed_s)
@@ -51,7 +55,7 @@ def knobs(recipe: Recipe, step: int, elapsed_s: float, snapshots: int = 0) -> Kn
         momentum=momentum(recipe.optim, step),
         ema_decay=ema_decay(recipe.optim, snapshot, snapshots),
         snapshot=snapshot,
-        wd_mul=wd_mul(recipe.optim, done),
+        wd_mul=wd_mul(recipe.optim, done) * wd_steer,
         stage=stage(recipe, done),
     )
 
@@ -104,6 +108,14 @@ def wd_mul(optim: Optim, done: float) -> float:
     start = optim.wd_taper_start
     risen = (done - start) / (1.0 - start) if done > start else 0.0
     return 1.0 + risen * (optim.wd_taper_to - 1.0)
+
+
+def steered(optim: Optim, wd_steer: float, artifact_bytes: int) -> float:
+    """The multiplier of all decays behind a look at the bytes that the run would have now."""
+    if not optim.wd_target_bytes or not artifact_bytes:
+        return wd_steer
+    found: float = wd_steer * (artifact_bytes / optim.wd_target_bytes) ** optim.wd_gain
+    return min(max(found, 1 / STEERED), STEERED)
 
 
 def phase(spec: ModelSpec, done: float) -> int:

@@ -7,17 +7,20 @@ from pathlib import Path
 import pytest
 
 from core.train.clock import BudgetClock, out_of_time
-from core.train.recipe import Recipe, with_changes
+from core.train.recipe import Optim, Recipe, with_changes
 from core.train.recipes import RECIPES
 from core.train.schedules import (
     START,
+    STEERED,
     Stage,
     after,
     knobs,
     lr_mul,
     momentum,
     progress,
+    rates,
     stages,
+    steered,
     validates,
 )
 
@@ -140,6 +143,19 @@ def test_the_mean_of_snapshots() -> None:
         state |= after(recipe, state, dials)
     assert taken == [15**2, 18**2]  # behind steps of 0.6 and 0.3 of the rate
     assert state["snapshots"] == 2 and state["tokens_done"] == 20 * 524_288
+
+
+def test_decays_are_steered_to_a_byte_target() -> None:
+    """Up while there are too many bytes, down while there are fewer, within limits."""
+    optim = Optim(wd_target_bytes=1000, wd_gain=2.0)
+    assert steered(optim, 1.0, 1100) == pytest.approx(1.21)
+    assert steered(optim, 2.0, 500) == pytest.approx(0.5)
+    assert steered(optim, 60.0, 9000) == STEERED and steered(optim, 0.02, 10) == 1 / STEERED
+    assert steered(optim, 3.0, 0) == 3.0, "what could not be packed says nothing"
+    assert steered(Optim(), 3.0, 9000) == 3.0
+    recipe = with_changes(Recipe(), ["optim.matrix_wd=0.1", "optim.wd_taper_start=0.5"])
+    plain, doubled = (rates(recipe.optim, knobs(recipe, 15_000, 0.0, 0, mul)) for mul in (1.0, 2.0))
+    assert doubled["matrix_decay"] == pytest.approx(2 * plain["matrix_decay"])
 
 
 def test_stages_are_what_a_run_comes_through() -> None:

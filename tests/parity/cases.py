@@ -118,6 +118,8 @@ RULES: dict[str, dict[str, object]] = {  # fields of the optimizer
     "normuon": {"row_beta2": 0.95},
     "clipped": {"grad_clip_norm": 0.3},
     "z_loss": {"z_loss": 0.01},
+    "wd_target": {"wd_target_bytes": 5000, "matrix_wd": 0.4},
+    "rate": {"rate_lambda": 0.5},
     "swa": {"ema_decay": 0.0, "swa_every_steps": 1, "swa_below": 1.5},
 }
 RECIPES = ("r1081", "r1061", "ternary", "binary", "universal")

@@ -132,7 +132,7 @@ class Run:
         model = self.trainer.model
         if self.engine.name == "mlx":
             self.trainer._load(self.trainer._weights())
-        (tokens, targets), *_ = self.put(x, y)
+        (tokens, targets, _), *_ = self.put(x, y)
         return to_numpy(model.token_nats(tokens, targets))
 
 

@@ -65,6 +65,44 @@ def test_the_loss_is_that_of_the_stored_weights(name: str, how: str) -> None:
     assert abs(rounded - plain) > 1e-3
 
 
+def bits_of(weights: Weights, steps: Weights) -> float:
+    """log2(2 e m / s) of each row, the mean over all weights that have steps, float64."""
+    total, count = 0.0, 0
+    for key, step in steps.items():
+        size = np.sqrt(weights[key] ** 2 + step.astype(np.float64) ** 2)
+        bits = np.log2(2 * np.e * size.mean(1, keepdims=True) / step)
+        total, count = total + bits.sum() * size.shape[1], count + size.size
+    return float(total / count)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_rate_term_is_the_gradient_of_the_bits(name: str) -> None:
+    """Against differences of the estimate; the loss that is told does not have it in it."""
+    wanted = recipe(attn="int6", mlp="int4")
+    wanted = replace(wanted, qat=replace(wanted.qat, form="none"))
+    dear = replace(wanted, optim=replace(wanted.optim, rate_lambda=3.0))
+    weights, batch = perturbed(wanted.arch), batch_of(wanted.arch, ROWS)
+    (loss, grads), (same, found) = (
+        Run(name, each, weights).gradients(*batch) for each in (wanted, dear)
+    )
+    assert loss == same
+    run = Run(name, wanted, weights)
+    grids = rounded_grids(wanted.arch, wanted.quant, Qat())
+    held = {key: run.array(weights[key]) for key in grids}
+    steps = {key: to_numpy(s) for key, s in run.engine.qat.row_steps(held, grids).items()}
+    exact = {key: weights[key].astype(np.float64) for key in grids}
+    for key in list(grids)[::5]:
+        for at in ((0, 0), (1, 2)):
+            moved = []
+            for by in (1e-6, -1e-6):
+                other = {**exact, key: exact[key].copy()}
+                other[key][at] += by
+                moved.append(3.0 * bits_of(other, steps))
+            truth = (moved[0] - moved[1]) / 2e-6
+            assert found[key][at] - grads[key][at] == pytest.approx(truth, rel=2e-2, abs=2e-6)
+    assert all(np.array_equal(found[key], grads[key]) for key in grads.keys() - grids.keys())
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_gradient_passes_as_it_is(name: str) -> None:
     """That of the rounded weights, at the rounded weights, moves the weights themselves."""
