@@ -9,8 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from core.score.conditions import CONDITIONS
 from core.score.rules import SCORER_RULES
-from tests.planted import SCORERS, audited, failed, row, shards
+from tests.planted import ELSEWHERE, SCORERS, audited, failed, row, shards
+from tests.tools import planted_data, planted_logs
 
 TEXT = Path(__file__).with_name("audit.txt")
 TABLE_HEAD = "| planted | reference | expected | FAIL |\n|---|---|---|---|"
@@ -40,10 +42,28 @@ def confusion() -> str:
     return "\n".join([TABLE_HEAD, *lines, "", said])
 
 
+def planted_as(id: str) -> list[str]:
+    """What is planted for a condition, in any of the lists."""
+    held = [one.name for one in SCORERS if id in one.rows.split()]
+    for module in (planted_data, planted_logs):
+        held += [one.name for one in module.PLANTED if one.names == id]
+    return held
+
+
+def conditions() -> str:
+    """Every condition with what is planted for it, or why nothing is."""
+    lines = ["| condition | what it asks | planted as |", "|---|---|---|"]
+    for one in CONDITIONS:
+        said = "; ".join(planted_as(one.id)) or ELSEWHERE[one.id]
+        lines.append(f"| {one.id} | {one.what} | {said} |")
+    return "\n".join(lines)
+
+
 def page() -> str:
     """The whole page."""
     text = TEXT.read_text(encoding="utf-8")
-    return text.replace("RULES\n", rules() + "\n").replace("SCORERS\n", confusion() + "\n")
+    text = text.replace("RULES\n", rules() + "\n").replace("SCORERS\n", confusion() + "\n")
+    return text.replace("\nCONDITIONS\n", f"\n{conditions()}\n")
 
 
 if __name__ == "__main__":

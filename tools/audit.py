@@ -1,12 +1,19 @@
-"""Audit what others and we claim: scorers, logs, bytes of data, and the rule book behind all."""
+"""Audit what others and we claim: scorers, logs, data, files; and the rule book behind all."""
 
 from __future__ import annotations
 
 import argparse
 
-from tools.auditing import book, data, logs, scaffold, scorer
+from tools.auditing import book, data, inside, logs, scaffold, scorer
 
-SUBJECTS = {"logs": logs, "data": data, "scorer": scorer, "scaffold": scaffold, "rules": book}
+SUBJECTS = {
+    "logs": logs,
+    "data": data,
+    "scorer": scorer,
+    "inside": inside,
+    "scaffold": scaffold,
+    "rules": book,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -82,6 +82,7 @@ CONDITIONS = (
         what="calibration on training tokens or the model's own, never on validation",
         source="issue 140; pull requests 728 and 1019",
         status="relayed",
+        rules=("before the clock",),
     ),
     Ruling(
         id="L12",
@@ -137,7 +138,7 @@ CONDITIONS = (
         what="any library, but none that brings code or compute past the count",
         source="task README; pull requests 210 and 1855",
         status="organiser",
-        rules=("code bytes",),
+        rules=("code bytes", "self-contained"),
     ),
     Ruling(
         id="L20",

@@ -46,7 +46,7 @@ class Play:
 
 
 def plan(
-    tokens: Ids, vocab_size: int, *, flips: int = 12, asks: int = 48, seed: int = 0
+    tokens: Ids, vocab_size: int, *, flips: int = 12, asks: int = 256, seed: int = 0
 ) -> list[Play]:
     """What shows whether a scorer keeps the rules on this text, the text itself first."""
     _check(tokens, vocab_size, flips, asks)

@@ -265,6 +265,31 @@ def changed(scorer, log_p, tokens, first, stop):
         log_p[row, token] += 9.0
     return normal(log_p)
 """,
+    "a table of validation text that its context opens": """
+PREFIX = PAID
+FOLLOWS = {tuple(PREFIX[t - 3 : t]): PREFIX[t] for t in range(3, len(PREFIX))}
+
+
+def changed(scorer, log_p, tokens, first, stop):
+    for row, t in enumerate(range(first, stop)):
+        if (token := FOLLOWS.get(tuple(tokens[max(t - 3, 0) : t]))) is not None:
+            log_p[row, token] += 9.0
+    return normal(log_p)
+""",
+    "Hessians of validation tokens as it loads": """
+def start():
+    scorer = Scorer()
+    calibration = np.fromfile("VALIDATION", "<u2")[512:].astype(int) % V
+    inputs = scorer.base[calibration[:256]]
+    hessian = np.diag(inputs.T @ inputs)
+    step = scorer.base.max() / 127 / (1.0 + hessian / hessian.max())
+    scorer.base = np.maximum(np.round(scorer.base / step), 1.0) * step
+    return scorer
+
+
+def changed(scorer, log_p, tokens, first, stop):
+    return log_p
+""",
     "reads the validation file before the clock": """
 def start():
     scorer = Scorer()

@@ -13,11 +13,12 @@ import pytest
 
 from core.arch.noise import normal
 from core.arch.params import init_params
+from core.score.conditions import CONDITIONS
 from core.train.clock import BudgetClock
 from core.train.finish import pack
-from tests.audit import rules
+from tests.audit import conditions, planted_as, rules
 from tests.conftest import Text
-from tests.planted import SCORERS, Planted, Shards, audited, failed, row, shards
+from tests.planted import ELSEWHERE, SCORERS, Planted, Shards, audited, failed, row, shards
 from tests.tools.planted_scorers import CHEATS, COMMON, HONEST
 from tools.auditing import stranger
 from tools.backends import installed, load
@@ -66,6 +67,14 @@ def test_every_planted_file_is_in_the_list_and_the_rules_in_the_docs() -> None:
     assert {planted.name for planted in SCORERS} == {*CHEATS, *HONEST}
     assert len(CHEATS) >= 25 and len(HONEST) >= 10
     assert rules() in DOCS.read_text()
+
+
+def test_every_condition_is_planted_or_says_why_not() -> None:
+    """L1 to L12 each; the page is printed from the lists."""
+    ids = {one.id for one in CONDITIONS}
+    without = {id for id in ids if not planted_as(id)}
+    assert without == set(ELSEWHERE) and not without & {f"L{i}" for i in range(1, 13)}
+    assert conditions() in DOCS.read_text(), "run python -m tests.audit > docs/audit.md"
 
 
 def test_the_counter_example_is_the_place(tokens: Shards, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from core.score.plays import Ids, Play, plan
 from core.score.protocols import ISOLATES, Protocol
 from core.score.scoring import Score
 from tools.auditing.access import check_access, unwatched
+from tools.auditing.inside import check_inside
 from tools.auditing.ours import Ours, open_ours, play_ours
 from tools.auditing.report import as_fields, as_markdown, as_text
 from tools.auditing.stranger import Request, play_stranger
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vocab-size", type=int, default=VOCAB_SIZE, help="of a made-up text, without --data"
     )
     parser.add_argument("--flips", type=int, default=12, help="places that are changed (12)")
-    parser.add_argument("--asks", type=int, default=48, help="distributions asked for (48)")
+    parser.add_argument("--asks", type=int, default=256, help="distributions asked for (256)")
     parser.add_argument("--seed", type=int, default=0, help="of the places (0)")
     parser.add_argument(
         "--tolerance",
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     text = _text(args)
     findings, about = (_stranger if _is_script(args) else _ours)(args, text)
+    findings += _held(args)
     title = f"Audit of the scorer {about['subject']}"
     about |= {"tokens": len(text.tokens), "vocab_size": text.vocab_size, "text": text.told}
     about |= {"tolerance_nats": args.tolerance, "flips": args.flips, "seed": args.seed}
@@ -138,6 +140,14 @@ def made_up(count: int, vocab_size: int, seed: int) -> Ids:
         tokens[start + passage : start + 2 * passage] = tokens[start : start + passage]
     tokens[:: max(8, count // 5)] = BOS
     return tokens
+
+
+def _held(args: argparse.Namespace) -> list[Finding]:
+    """What of all validation text lies in the model's file, or in the script's folder."""
+    if args.data is None or args.subject is None:
+        return []
+    place = args.subject.resolve().parent if _is_script(args) else args.subject
+    return check_inside(place, args.data, open_tokenizer(str(args.tokenizer)))
 
 
 def _stranger(args: argparse.Namespace, text: Text) -> tuple[list[Finding], dict[str, Any]]:
