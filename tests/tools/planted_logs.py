@@ -155,6 +155,18 @@ def _two_names(root: Path) -> list[Path]:
     return [root]
 
 
+def _written(change: Callable[[str], str], encoding: str = "utf-8") -> Callable[[Path], list[Path]]:
+    """An honest log as another shell or launcher wrote it."""
+
+    def make(root: Path) -> list[Path]:
+        [path] = log()(root)
+        lines = path.read_text().splitlines()
+        path.write_bytes("\n".join(map(change, lines)).encode(encoding))
+        return [path]
+
+    return make
+
+
 def _no_roundtrip(root: Path) -> list[Path]:
     [path] = log()(root)
     kept = [x for x in path.read_text().splitlines() if not x.startswith("final_")]
@@ -312,6 +324,9 @@ HONEST = (
         *("data and tokenizer named", ""),
         log({"limit": "train_loader:dataset:fineweb10B_sp1024 train_shards:80\nvocab_size:1024\n"}),
     ),
+    _case("by a shell of Windows", "", _written(lambda line: line + "\r", "utf-16")),
+    _case("behind ranks", "", _written(lambda line: f"[rank0]: {line}")),
+    _case("behind times", "", _written(lambda line: f"2026-04-01 10:00:00,1 INFO {line}")),
     _case("ours, on another text", "", own(), open="implied bytes"),
     _case(
         "ours, on a laptop",

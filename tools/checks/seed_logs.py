@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from core.score.stats import sample
 from tools.checks.folder import Entry, Folder
-from tools.strangers.logs import MAX_BYTES, RunLog, read_text
+from tools.strangers.logs import MAX_BYTES, RunLog, read_text, text_of
 
 MAX_LOGS = 128
 MAX_LOGS_BYTES = 16 << 20  # of all logs; each may have MAX_BYTES
@@ -34,7 +34,7 @@ class SeedLog:
     @property
     def results(self) -> str:
         """The text behind the source that a script may print first."""
-        text = self.data.decode("utf-8", "replace")
+        text = text_of(self.data)
         return text[len(self.log.embedded_source or "") :]
 
     @property
@@ -85,7 +85,7 @@ def _read(folder: Folder, entry: Entry, room: list[int], at: int) -> SeedLog:
 
 
 def read_seed_log(name: str, data: bytes, unread: str = "") -> SeedLog:
-    text = data.decode("utf-8", "replace")
+    text = text_of(data)
     start = _START.search(text)
     last = _VERDICT.match(text.rstrip().rsplit("\n", 1)[-1])
     return SeedLog(

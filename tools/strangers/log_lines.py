@@ -19,6 +19,7 @@ NUMBER = r"(nan|[-+]?inf|[-+]?\d{1,15}(?:\.\d{0,20})?(?:e[-+]?\d{1,3})?)"
 _STAMP = re.compile(
     r"\s*(?:\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?\]?|\[[^\]]{0,40}\])[ :|-]*"
 )
+_LEVEL = re.compile(r"^(?:DEBUG|INFO|WARNING|ERROR)\b[ :|-]*")
 _STEP = re.compile(r"(?:^|[\s|\]])(?:step\s?:\s?)?(\d{1,9})/(\d{1,9})[\s:]+(train_loss|val_loss)\b")
 _STOP = re.compile(r"stopp(?:ing_early|ed):\s?(?:wallclock_cap\s)?")
 _STOP_STEP = re.compile(r"\bstep:\s?(\d{1,9})/(\d{1,9})")
@@ -123,9 +124,9 @@ def read_line(at: int, line: str) -> Line | None:
 
 
 def unstamped(line: str) -> str:
-    """The line without the time or rank that a launcher wrote before it."""
+    """The line without the time, rank or level that a logger or a launcher wrote before it."""
     match = _STAMP.match(line)
-    return line[match.end() :] if match else line
+    return _LEVEL.sub("", line[match.end() :]) if match else line
 
 
 def number(line: str, name: str) -> float | None:

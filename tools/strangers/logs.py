@@ -7,6 +7,7 @@ stands there is a result.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -34,6 +35,7 @@ from tools.strangers.log_lines import (
     ValLine,
     count,
     read_line,
+    unstamped,
 )
 from tools.strangers.log_source import recipe_settings, source_end
 
@@ -119,9 +121,16 @@ def read_log(path: str | Path) -> RunLog:
         if size > MAX_BYTES:
             said = f"anything: {size:,} bytes, and {MAX_BYTES:,} are the most that is read"
             return RunLog(path=str(path), missing=(said,))
-        return read_text(path.read_bytes().decode("utf-8", "replace"), str(path))
+        return read_text(text_of(path.read_bytes()), str(path))
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         return RunLog(path=str(path), missing=(f"the file: {error}",))
+
+
+def text_of(data: bytes) -> str:
+    """UTF-8; or UTF-16, as shells of Windows write it: behind its mark each other byte is 0."""
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    wide = marked and 3 * data.count(0) > len(data)
+    return data.decode("utf-16" if wide else "utf-8", "replace")
 
 
 def read_text(text: str, subject: str) -> RunLog:
@@ -149,7 +158,7 @@ def _header(lines: list[str], found: list[Line], first: int) -> dict[str, Any]:
     progress = [line.line - first for line in found if isinstance(line, StepLine | ValLine)]
     start = min(progress, default=len(lines) + 1) - 1
     settings: dict[str, str] = {}
-    in_block = False
+    in_block, lines = False, [unstamped(line) for line in lines]
     for line in lines[:start]:
         row = setting(line) if in_block else None
         in_block = row is not None or line.strip().lower() == "hyperparameters:"
