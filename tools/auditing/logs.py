@@ -12,12 +12,14 @@ from typing import Any
 from core.data.findings import Finding
 from core.score.book import open_questions, ruled
 from core.score.rules import found
+from tools.auditing.claims import check_claims, read_claims
 from tools.auditing.log_rules import audit_log, logged_size, more, one_text, tails
 from tools.auditing.places import Places, find_places, is_log, open_log
 from tools.auditing.verdicts import as_markdown, as_text, failed, in_order, worst
 from tools.checks.bytes import check_bytes
 from tools.checks.case import open_case
 from tools.checks.logs import check_logs
+from tools.checks.plain_json import Submission
 from tools.checks.score import check_score
 from tools.checks.script import SCRIPT
 from tools.checks.seed_logs import SeedLog
@@ -43,6 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="logs, run folders, records folders, patterns"
     )
+    parser.add_argument(
+        "--claim",
+        action="append",
+        default=[],
+        metavar="CLAIM",
+        help="what is said of these logs together: 1.0810 (a val_bpb), NAME=NUMBER, or a "
+        "submission.json; may be given again",
+    )
     told = parser.add_mutually_exclusive_group()
     told.add_argument("--json", action="store_true", help="one JSON object on stdout")
     told.add_argument("--markdown", action="store_true", help="a report for a review thread")
@@ -50,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_logs(args: argparse.Namespace) -> int:
-    audit = audit_logs(args.paths)
+    audit = audit_logs(args.paths, read_claims(args.claim))
     if args.json:
         print_json(
             {
@@ -66,8 +76,8 @@ def run_logs(args: argparse.Namespace) -> int:
     return int(failed(audit.findings))
 
 
-def audit_logs(words: Sequence[str]) -> Audit:
-    """ValueError where the words name no log."""
+def audit_logs(words: Sequence[str], claims: Submission | None = None) -> Audit:
+    """ValueError where the words name no log. claims: of all of them."""
     places = find_places(words)
     asked = {Path(word) for word in words}
     rows: list[dict[str, Any]] = []
@@ -80,12 +90,19 @@ def audit_logs(words: Sequence[str]) -> Audit:
             mine = audit_log(log)
             findings += mine
             rows.append(row(log, mine))
-            alone.append(replace(log, data=b"", log=replace(log.log, embedded_source=None)))
+            alone.append(log if claims else _without_text(log))
     if not rows and not places.records:
         raise ValueError(f"{', '.join(words)}: no logs; expected *.log, *.txt or run folders")
-    findings += [*_of_folders(alone), *tails([*(log for log, _ in recorded), *alone])]
+    logs = [*(log for log, _ in recorded), *alone]
+    findings += [*_of_folders(alone), *tails(logs)]
+    findings += check_claims(claims, logs) if claims else []
     findings += open_questions("logs")
     return Audit(rows=rows, findings=in_order(findings))
+
+
+def _without_text(log: SeedLog) -> SeedLog:
+    """A hundred logs are more than need be held at once."""
+    return replace(log, data=b"", log=replace(log.log, embedded_source=None))
 
 
 def row(log: SeedLog, findings: Sequence[Finding]) -> dict[str, Any]:
