@@ -26,7 +26,7 @@ def audit(case: Case) -> list[Finding]:
     if case.base.error:
         if findings:
             return findings
-        raise ValueError(f"{case.subject} did not score the text: {case.base.error}")
+        raise ValueError(f"{case.subject} did not score the text: {case.base.error}{_partly(case)}")
     moves = causality(case), blind(case)
     moved = any(one.status == "FAIL" for one in moves)
     findings += [*moves, normalised(case), own_distribution(case), score_first(case, moved)]
@@ -34,6 +34,15 @@ def audit(case: Case) -> list[Finding]:
     said = "what it optimises before it scores cannot be told from any other scorer by its answers"
     findings.append(case.say("context alone", "UNDECIDED", said))
     return [one for one in findings if one.rule not in named or one.status == "FAIL"]
+
+
+def _partly(case: Case) -> str:
+    """How far a scorer came that ended with an error: its score so far is no score."""
+    done = np.flatnonzero(case.base.times)
+    if not len(done):
+        return ""
+    nats, of_targets = float(np.mean(case.base.nats[done])), len(case.base.nats) - 1
+    return f"; partial, not a score: {len(done):,} of {of_targets:,} targets, {nats:.4f} nats each"
 
 
 def normalised(case: Case) -> Finding:

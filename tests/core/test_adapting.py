@@ -19,7 +19,13 @@ from core.arch.spec import BOS, ModelSpec
 from core.data.shards import TokenStream
 from core.data.token_bytes import ByteTable
 from core.score.adaptation import Adapt, Adaptation, Lora, Phased, Sgd, adapter_sizes, first_down
-from core.score.adapted import Unmoved, adapted_windows, require_unadapted, score_adapting
+from core.score.adapted import (
+    Unmoved,
+    adapted_windows,
+    require_unadapted,
+    score_adapting,
+    warm_up,
+)
 from core.score.adapting import Marks, PerDocument, in_rows
 from core.score.bpb import Tally
 from core.score.courses import Chunks, Documents, Turn, all_windows, plan_of
@@ -193,6 +199,38 @@ class Silent:
 
     def state(self) -> State:
         return {}
+
+
+class Warmed(Recorder):
+    """Keeps the ids that it is shown, and whether anything stays of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[Rows] = []
+
+    def nats(self, x: Rows, y: Rows, marks: Marks | None = None) -> Nats:
+        self.shown += [x, y]
+        return super().nats(x, y, marks)
+
+    def descend(self, x: Rows, y: Rows, marks: Marks, lr: float) -> None:
+        self.shown += [x, y]
+        assert lr == 0, "the weights stay"
+        super().descend(x, y, marks, lr)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_warms_up_knows_nothing_of_validation(name: Adapt) -> None:
+    """Ids that no split can move, and of the whole vocabulary; then everything starts anew."""
+    told = []
+    for lengths in (LENGTHS, [60, 50, 2]):
+        learner = Warmed()
+        validation = validation_of(text(lengths), PROTOCOLS[name][-1], how(name))
+        warm_up(learner, validation, SPEC)
+        told.append(np.concatenate([rows.ravel() for rows in learner.shown]))
+        assert learner.taught[-1][0] == ("still" if how(name).descends else "reset")
+        assert not learner.learned.any()
+    assert np.array_equal(*told) and len({*told[0].tolist()}) > 8
+    assert told[0].min() >= 0 and VOCAB // 2 < told[0].max() < VOCAB
 
 
 def test_chunks_hold_whole_windows() -> None:

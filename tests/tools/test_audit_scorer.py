@@ -147,6 +147,9 @@ BROKEN = {
     "def score(scorer, tokens, ask):\n    yield 90, np.ones(30), {}": "targets 90 .. 119 of",
     "def score(scorer, tokens, ask):\n    yield 1": "TypeError: cannot unpack",
     "def score(scorer, tokens, ask):\n    while 1: yield 1, np.ones(50), {}": "more than 8 scores",
+    "def score(s, tokens, ask):\n    yield 1, np.ones(30), {}\n    yield 1 / 0": (
+        "ZeroDivisionError: division by zero; partial, not a score: 30 of 99 targets, 1.0000 nats"
+    ),
     "import os\nos._exit(3)": "it ended with 3",
     "open('golf-request.json')": "FileNotFoundError",  # the streams to come are not lying about
     "open('golf-answers.bin', 'wb').write(bytes(99))\nimport os\nos._exit(0)": "it ended with 0",
