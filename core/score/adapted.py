@@ -13,6 +13,7 @@ from core.arch.spec import ModelSpec
 from core.score.adapting import Learner, Marks, scorer_of
 from core.score.bpb import Scored, Tally
 from core.score.courses import Chunks, Documents, all_windows, plan_of
+from core.score.divided import Divided
 from core.score.scorers import Plain, Ranks
 from core.score.scoring import NatsOf, Validation, bytes_of, open_tally, with_interval
 from core.score.subsets import Subset
@@ -39,13 +40,15 @@ def score_adapting(
     """Score every target once, and learn behind each block what the validation's adaptation says.
 
     nats_of: of the same model, plain. ValueError where the two differ before anything is learned.
-    The model's weights may be others behind this.
+    The model's weights may be others behind this. `ranks` share the rows of each block.
     """
+    if ranks is not None and ranks.world_size > 1:
+        learner = Divided(learner, ranks)
     warm_up(learner, validation, spec)
     require_unadapted(learner, nats_of, validation, spec, batch, precision)
     windows = adapted_windows(validation, spec.seq_len, batch)
     tally = open_tally(validation, spec.seq_len, windows) if tally is None else tally
-    play(learner, validation, spec.seq_len, batch, tally, after, ranks)
+    play(learner, validation, spec.seq_len, batch, tally, after)
     return with_interval(tally, validation, windows)
 
 
@@ -141,7 +144,6 @@ def play(
     batch: int,
     tally: Tally,
     after: Callable[[Tally], None] | None = None,
-    ranks: Ranks | None = None,
 ) -> None:
     """Go through the validation by its plan; the tally holds the score."""
     windows, adaptation = validation.windows(seq_len), validation.adaptation
@@ -151,4 +153,4 @@ def play(
     shape = batch, validation.protocol.length(seq_len)
     of_bytes = partial(bytes_of, validation)
     tape = Tape(validation.stream, windows, shape, of_bytes, tally, course)
-    tape.play(scorer_of(learner, plan, adaptation, seq_len, tape.tokens), after, ranks)
+    tape.play(scorer_of(learner, plan, adaptation, seq_len, tape.tokens), after)

@@ -92,7 +92,7 @@ class Tape:
         if scorer.adapts and ranks.world_size > 1:
             raise ValueError(
                 f"{ranks.world_size} ranks and a scorer that adapts: each block needs the state "
-                "behind the one before; score on one rank"
+                "behind the one before; divide its rows instead (score/divided.py)"
             )
         if scorer.adapts and self.tally.targets:
             raise ValueError(
