@@ -122,9 +122,8 @@ class Trainer:
         nats_of = Evaluator(self.model, phase, settings.protocol in SLIDES).nats
         if self.recipe.score.adapt != "none" and validation.adaptation is not None:
             learner, how = Learner(self.model, validation.adaptation), self.recipe
-            return score_adapting(
-                learner, nats_of, validation, how.arch, settings.batch, how.precision, ask
-            )
+            given = learner, nats_of, validation, how.arch, settings.batch, how.precision
+            return score_adapting(*given, ask, ranks=self.group)
         seq_len = self.recipe.arch.seq_len
         return score(nats_of, validation, seq_len, settings.batch, ask, ranks=self.group)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,12 +17,14 @@ import pytest
 
 from core.arch.noise import normal
 from core.arch.params import init_params
+from core.data.batches import Data
 from core.train.clock import BudgetClock
 from core.train.finish import pack
 from core.train.recipe import to_json
 from core.train.run_folder import RunFolder, load_state, load_weights
 from tests.conftest import Text
 from tests.parity.engines import distance
+from tools.scoring_job import score_artifact
 from tools.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -137,6 +140,36 @@ def test_ranks_learn_the_same(text: Text, tmp_path: Path, name: str, adapt: str)
     alone, together = scored(text, tmp_path, name, protocol, *words)
     assert abs(alone["val_bpb"] - together["val_bpb"]) <= 1e-6
     assert (alone["tokens"], alone["bytes"]) == (together["tokens"], together["bytes"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_the_ranks_of_a_run_share_its_adaptation(text: Text, tmp_path: Path, name: str) -> None:
+    """Its last line is what one process says of its model."""
+    words = ("score.protocol=strided-docs", "score.stride=16", "score.limit_tokens=1500")
+    adapts = ("score.adapt=lora", "score.lora.rank=4", "score.lora.docs_batch=3")
+    recipe = text.recipe("precision=fp32", *words, *adapts)
+    (tmp_path / "recipe.json").write_text(to_json(recipe))
+    launcher = [*LAUNCHERS[name].split(), "2", *BEFORE_SCRIPT[name]]
+    if not Path(launcher[0]).exists():
+        pytest.skip(f"{launcher[0]} is not installed")
+    run = [ROOT / f"train_{name}.py", tmp_path / "recipe.json", "--runs", tmp_path]
+    done = subprocess.run(
+        [*launcher, *map(str, run), "--run-id", "many"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    [said] = re.findall(r"final_\S+_exact val_loss:\S+ val_bpb:(\S+)", done.stdout)
+    model = (tmp_path / "many" / "model.bin").read_bytes()
+    where = Data(path=str(text.shards), tokenizer=str(text.model))
+    alone = score_artifact(model, where, recipe.score, name, "fp32")
+    assert abs(float(said) - alone["val_bpb"]) <= 1e-6
+    assert alone["protocol"]["adapt"]["name"] == "lora"
 
 
 def scored(

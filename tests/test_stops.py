@@ -119,9 +119,16 @@ class Pair:
         return tuple(map(max, zip(numbers, next(self.others), strict=True)))
 
 
-def test_every_rank_scores_and_the_first_alone_has_a_result(text: Text) -> None:
+@pytest.mark.parametrize(
+    ("words", "times"),
+    [((), 2), (("score.protocol=docs", "score.adapt=lora"), 3)],
+    ids=["plain", "adapting"],
+)
+def test_every_rank_scores_and_the_first_alone_has_a_result(
+    text: Text, words: tuple[str, ...], times: int
+) -> None:
     """Two of three ranks once wrote the same model.bin at the same time."""
-    recipe = text.recipe()
+    recipe = text.recipe(*words)
     weights, scored = init_params(recipe.arch, 1), Scored(nats=2.0, tokens=1, bytes=1, bytes_raw=1)
     _, model = pack(weights, recipe, BudgetClock(time.perf_counter))
 
@@ -142,7 +149,7 @@ def test_every_rank_scores_and_the_first_alone_has_a_result(text: Text) -> None:
         lead = Lead(Together(rank), Keeper(None, time.perf_counter))
         clock, validation = BudgetClock(time.perf_counter), open_corpus(recipe).validation
         end = finish(recipe, weights, NOTHING, validation, score_of, 1, clock, silent, lead)
-        assert len(scorings) == 2, "before packing and after it"
+        assert len(scorings) == times, "before packing, after it, and with what is learned"
         assert (end is None) == (rank > 0)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from core.arch.params import Weights
 from core.artifact.container import Artifact, weights_in, write
@@ -56,20 +55,15 @@ def finish(
     """Score `weights`, pack them, read the bytes back and score those: the run's last lines.
 
     All ranks score; the first packs, and has the result. Where the recipe adapts to what is
-    scored, it is the packed model that does, on the first rank, and its score without is told too.
-    Between the batches of a scoring the ranks agree whether to stop, which ends all of it.
+    scored, it is the packed model that does, and its score without is told too. Between the
+    batches of a scoring the ranks agree whether to stop, which ends all of it.
     """
 
-    def scored(label: str, subject: Weights, validation: Validation) -> Scored | None:
+    def scored(label: str, subject: Weights, validation: Validation) -> Scored:
         start_s = clock.seconds("score")
         with clock.phase("score"):
-            result = (
-                score_of(subject, validation, lead.ask)
-                if validation.adaptation is None
-                else lead.alone(partial(score_of, subject, validation))
-            )
-        if result is not None:
-            log_scored(events, label, result, validation, clock.seconds("score") - start_s)
+            result = score_of(subject, validation, lead.ask)
+        log_scored(events, label, result, validation, clock.seconds("score") - start_s)
         return result
 
     def packing(ask: Ask) -> bytes:
@@ -88,7 +82,7 @@ def finish(
     counts = ledger(model, code_bytes)
     log_phases(events, clock.phases())
     log_verdict(events, counts)
-    if not lead.first or before is None or after is None:
+    if not lead.first:
         return None
     return Finished(
         weights=weights,
