@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from core.score.windows import Window
 
 Ints = NDArray[np.int64]
+BLOCK = 1 << 20  # positions that are looked at together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +105,15 @@ class Tally:
 
     def result(self) -> Scored:
         """The score, if every target was scored exactly once and nothing else was."""
-        wanted = self._wanted()
-        wrong = np.flatnonzero(self._seen != wanted)
-        if len(wrong):
-            at = int(wrong[0])
-            raise AssertionError(
-                f"target {at} was scored {self._seen[at]} times, expected {wanted[at]}"
-            )
+        for first in range(0, len(self._seen), BLOCK):  # a copy of the counter would be its size
+            seen = self._seen[first : first + BLOCK]
+            wanted = self._wanted(first, first + len(seen))
+            wrong = np.flatnonzero(seen != wanted)
+            if len(wrong):
+                at = int(wrong[0])
+                raise AssertionError(
+                    f"target {first + at} was scored {seen[at]} times, expected {wanted[at]}"
+                )
         return Scored(
             nats=self._nats,
             tokens=self.targets,
@@ -156,12 +159,12 @@ class Tally:
         counted, said = int(seen.sum(dtype=np.int64)), numbers["targets"]
         _need(counted == said, f"{counted} targets counted, {said} said")
 
-    def _wanted(self) -> NDArray[np.uint8]:
-        """How often each position must have been a target."""
-        wanted = np.full(len(self._seen), self._chosen is None, np.uint8)
-        wanted[0] = 0
+    def _wanted(self, first: int, stop: int) -> NDArray[np.uint8]:
+        """How often each of these positions must have been a target."""
+        wanted = np.full(stop - first, self._chosen is None, np.uint8)
         for window in self._chosen or ():
-            wanted[window.first : window.stop] = 1
+            wanted[max(window.first - first, 0) : max(window.stop - first, 0)] = 1
+        wanted[: max(1 - first, 0)] = 0
         return wanted
 
 

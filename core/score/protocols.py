@@ -14,7 +14,7 @@ from core.score.windows import Edges, Windows, one_stretch
 ProtocolName = Literal["chunked", "sliding", "docs", "strided-docs"]
 SLIDES: tuple[ProtocolName, ...] = ("sliding", "strided-docs")
 ISOLATES: tuple[ProtocolName, ...] = ("docs", "strided-docs")
-BLOCK_TOKENS = 1 << 22
+BLOCK_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from core.score.rules import SCORER_BY_ID
 from core.score.scorers import Alone, Block, Nats, Ranks, Scorer, state_hash
 from core.score.windows import Edges, Window, batches, fill, one_stretch
 
+CERTAIN_NATS = -1e-4  # of a probability of 1, however it is rounded
 BytesOf = Callable[[Window], tuple[Ints, Ints | None]]  # of a window's targets: tables', original
 
 
@@ -197,6 +198,10 @@ class Tape:
                 f"the loss of target {where} is not finite: {nats[bad[0]]}; it is "
                 f"{place(self._stream, where)} of the validation split"
             )
+        if len(nats) and nats.min() < CERTAIN_NATS:
+            where = int(nats.argmin())
+            told = f"target {first + where} has {nats[where]:.6g} nats: more than certain"
+            raise RuleBroken("normalised", told)
 
 
 def place(stream: TokenStream, position: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from core.data.shards import TokenStream
+from core.data.token_bytes import ByteTable
 from core.score.bpb import Scored, Tally
 from core.score.protocols import ISOLATES, SLIDES, Protocol, ProtocolName
 from core.score.rules import BY_ID, SCORER_BY_ID, SCORER_RULES
@@ -211,6 +213,37 @@ def test_a_target_scored_again_is_refused_with_the_first_score_kept() -> None:
     with pytest.raises(RuleBroken, match="rule once: .* target 3 was scored before"):
         tape.play(Plain(lambda x, y: np.ones(y.shape, np.float32)))
     assert tape.tally.targets == 4
+
+
+def test_nothing_is_more_than_certain() -> None:
+    """A probability above 1 is no probability, whatever it is taken from; rounding is none."""
+
+    def by(least: float) -> Callable[[Rows, Rows], Nats]:
+        return lambda x, y: np.where(y == 9, least, 1.0).astype(np.float32)
+
+    tape = tape_of()
+    with pytest.raises(RuleBroken, match="rule normalised: .* target 6 has -0.25 nats: more than"):
+        tape.play(Plain(by(-0.25)))
+    assert tape.tally.targets == 4
+    tape_of().play(Plain(by(-1e-6)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_memory_is_a_byte_a_target(name: ProtocolName) -> None:
+    """Beside what a batch takes: 8 MiB here."""
+    count = 1 << 24
+    tokens = np.full(count, 5, np.uint16)
+    tokens[::50_000] = 1
+    ones = np.ones(8, np.int64)
+    table = ByteTable(ones, ones < 0, ones < 0)
+    protocol = Protocol(name=name, stride=2048)
+    validation = Validation(TokenStream([tokens]), None, table, None, "", protocol)
+    tracemalloc.start()
+    scored = score(lambda x, y: np.ones(y.shape, np.float32), validation, 4096, 16)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert scored.tokens == count - 1
+    assert peak < count + (8 << 20), f"{peak / count:.2f} bytes a target"
 
 
 def test_an_honest_scorer_sees_what_is_behind_it() -> None:
