@@ -172,6 +172,34 @@ def test_this_repository_holds_none(text: Shards, tmp_path: Path, capsys: Captur
     assert {one["status"] for one in judged(capsys, tmp_path, text).values()} == {"PASS"}
 
 
+HEADS = (
+    b"",
+    b"GOLF",
+    b"PK\x03\x04",
+    b"\x1f\x8b\x08",
+    b"BZh9",
+    b"\xfd7zXZ\0",
+    b"\x78\x9c",
+    b"X = '",
+)
+
+
+@given(st.sampled_from(HEADS), st.binary(max_size=300), st.sampled_from(["a.py", "a.bin"]))
+def test_no_bytes_raise(head: bytes, data: bytes, name: str) -> None:
+    unread: list[str] = []
+    held = [*views.contents(name, head + data, unread)]
+    assert held[0] == (name, head + data)
+    for _, part in held:
+        assert all(len(numbers) for _, numbers in views.tokens_of(part, 1024))
+
+
+def test_a_long_list_is_read_in_parts(text: Shards) -> None:
+    """As lists of a million numbers each, so that no file takes all memory."""
+    data = b"1 " * 3_000_000
+    sizes = [len(n) for kind, n in views.tokens_of(data, 1024) if kind == "a list of numbers"]
+    assert sum(sizes) == 3_000_000 and max(sizes) <= 1 << 20
+
+
 def test_what_unpacks_to_too_much_is_told(
     text: Shards, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,9 +22,9 @@ from tools.strangers.script_source import PAYLOAD, parse
 LIMIT_BYTES = 1 << 28  # of all that is unpacked of one file
 DEEPEST = 4
 LEAST = 16  # tokens that are looked for
-LIST = 64  # digits and what stands between them, of a list of numbers that is looked at
+LIST = 64, 1 << 20  # digits and what stands between them, of a list that is looked at at once
 _NUMBER = re.compile(rb"\d{1,6}")
-_LIST = re.compile(rb"[\d\s,;\[\]()]{%d,}" % LIST)
+_LIST = re.compile(rb"[\d\s,;\[\]()]{%d,%d}" % LIST)
 _DECODERS: tuple[Callable[[bytes], bytes], ...] = (
     base64.b85decode,
     base64.a85decode,
