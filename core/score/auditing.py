@@ -14,7 +14,9 @@ from core.score.mixture import SUM_TOLERANCE
 from core.score.moved import blind, causality, isolated, repeatable, score_first
 
 KNOWN = 0.5  # probability of a token behind another text: nobody guesses that,
-KNOWN_KINDS = 3  # of so many different tokens
+KNOWN_KINDS = 3  # of so many different tokens, ...
+KNOWN_FRAC = 0.05  # ... and of such a part of those asked for
+CHANCE_FRAC = 0.01  # a model that knows none may be right so often
 SURE_NATS = 0.05
 SURE_TOKENS = 64  # of a row that is known for sure
 
@@ -144,9 +146,10 @@ def inside(case: Case) -> Finding:
     kinds = len({int(tokens[t]) for t in known})
     said = f"{play.told}, {len(known)} of {len(asked)} tokens of the validation text have a "
     said += f"probability above {KNOWN}"
-    if known:
+    if len(known) > CHANCE_FRAC * len(asked):
         said += f", the first of them {known[0]}; {kinds} different ones"
-        return case.say(rule, "FAIL" if kinds >= KNOWN_KINDS else "UNDECIDED", said)
+        many = kinds >= max(KNOWN_KINDS, KNOWN_FRAC * len(asked))
+        return case.say(rule, "FAIL" if many else "UNDECIDED", said)
     run, at = _longest_run(case.base.nats[1:] < SURE_NATS)
     if run >= SURE_TOKENS:
         said += f"; but {run} targets from {at + 1} on are scored below {SURE_NATS} nats each"

@@ -208,11 +208,14 @@ def test_a_row_of_sure_targets_is_not_passed(honest: Case) -> None:
 
 
 def test_tokens_that_are_known_behind_another_text(honest: Case) -> None:
-    """Three different ones are a FAIL, one could be a habit."""
+    """Many different ones are a FAIL, a few could be a habit, one of a hundred is chance."""
     other, tokens = honest.answers[-1], honest.plays[0].tokens
     places = [t for t in sorted(other.log_probs) if honest.plays[-1].tokens[t] != tokens[t]]
     kinds = list({int(tokens[t]): t for t in places}.values())
-    for count, status in ((0, "PASS"), (1, "UNDECIDED"), (3, "FAIL")):
+    chance, many = len(places) // 100, max(3, -(-len(places) // 20))
+    assert len(kinds) >= many > chance + 1
+    counts = {0: "PASS", chance: "PASS", chance + 1: "UNDECIDED", many - 1: "UNDECIDED"}
+    for count, status in {**counts, many: "FAIL"}.items():
         sure = dict(other.log_probs)
         for target in kinds[:count]:
             sure[target] = np.log(np.where(np.arange(VOCAB) == tokens[target], 0.9, 0.1 / VOCAB))
