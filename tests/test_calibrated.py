@@ -11,8 +11,8 @@ import pytest
 from core.arch.noise import normal, stream_of
 from core.arch.params import init_params
 from core.artifact.container import read, weights
-from core.artifact.gptq import output_errors
 from core.artifact.solving import Calibration
+from core.artifact.sums import output_errors
 from core.data.shards import open_split
 from core.train.calibration import COUNTED_TOKENS
 from core.train.clock import BudgetClock

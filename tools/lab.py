@@ -15,9 +15,9 @@ from typing import Any, get_args
 import numpy as np
 
 from core.artifact.container import Artifact, write
-from core.artifact.gptq import output_errors
 from core.artifact.quant import CodecChoice, Quant, Width, dequantize, matrix_shape
 from core.artifact.solving import Calibration, solvable
+from core.artifact.sums import output_errors
 from core.data.batches import Data
 from core.score.scoring import Score
 from tools.backends import add_backend, choose

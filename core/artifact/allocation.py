@@ -18,6 +18,7 @@ from core.artifact.gptq import Feedback, Steps
 from core.artifact.grid import MOST, Array, Grid
 from core.artifact.quant import FP16_TINY, Quant, row_scales, to_fp16
 from core.artifact.scales import Scales, log_scale_from_float
+from core.artifact.sums import Rule
 
 Float = NDArray[np.float64]
 
@@ -61,8 +62,8 @@ def allocated(weight: Array, grid: Grid, quant: Quant, known: Worth, name: str) 
 
 def steps_of(quant: Quant, row: Scales, col: NDArray[np.uint8] | None, last: int) -> Steps:
     """With the trellis of the recipe."""
-    price = quant.trellis_lambda
-    return Steps(row=row, col=col, last=last, trellis=quant.trellis, trellis_lambda=price)
+    rule = Rule(last=last, trellis=quant.trellis, trellis_lambda=quant.trellis_lambda)
+    return Steps(row=row, col=col, rule=rule)
 
 
 def _plain(weight: Array, grid: Grid, quant: Quant, known: Worth, name: str) -> NDArray[np.float16]:

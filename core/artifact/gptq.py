@@ -1,14 +1,13 @@
-"""GPTQ: a matrix and the moments of its inputs -> levels whose errors make up for each other.
+"""GPTQ: matrices and the moments of their inputs -> levels whose errors make up for each other.
 
-Frantar et al. 2022, with their order by activation; float64 and LAPACK, so the last bit of a sum,
-and with it a level on the edge, may differ between machines.
+Frantar et al. 2022, with their order by activation. What it adds up is done by a solver: the
+reference, or an engine's device; alike matrices are given to it together.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +15,8 @@ from numpy.typing import NDArray
 from core.artifact.grid import Array, Grid
 from core.artifact.quant import Levels, narrow, row_scales
 from core.artifact.scales import Scales, scale_values
-from core.artifact.trellis import trellis_levels
+from core.artifact.sums import REFERENCE, Float, Rule, Solver, output_errors, together
 
-Float = NDArray[np.float64]
-
-BLOCK = 128  # columns whose errors reach the columns behind them in one product
 DAMPING = 0.01  # of the mean of the diagonal, added to it
 
 
@@ -49,9 +45,7 @@ class Steps:
 
     row: Scales  # (R,)
     col: NDArray[np.uint8] | None = None  # (C,)
-    last: int  # the outermost level
-    trellis: int = 0
-    trellis_lambda: float = 0.0
+    rule: Rule
 
     def rows(self) -> Float:
         return scale_values(self.row).astype(np.float64)
@@ -59,25 +53,44 @@ class Steps:
     def cols(self, cols: int) -> Float:
         return np.ones(cols) if self.col is None else scale_values(self.col).astype(np.float64)
 
-    def nearest(self, weight: Float) -> tuple[Levels, Float]:
-        """(R,) of one column, in steps: levels, and what they stand for."""
-        if not self.trellis:
-            levels = np.clip(np.rint(weight), -self.last, self.last)
-            return levels.astype(np.int16), levels
-        spread = float(np.mean(np.square(weight)))
-        price = self.trellis_lambda / (2 * math.log(2) * max(spread, 1 / 12))
-        found, values = trellis_levels(weight, self.trellis, self.last, price)
-        return found.astype(np.int16), values
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Matrix:
+    """One matrix (R, C) to be solved, its steps chosen."""
+
+    weight: Array
+    hessian: Float  # (C, C)
+    known: Feedback  # of it
+    steps: Steps
+
+
+def feedbacks(hessians: Mapping[str, Float], solver: Solver = REFERENCE) -> dict[str, Feedback]:
+    """Of each H = sum of x x^T (C, C), by name.
+
+    Raises ValueError where one is not finite or not of positive squares.
+    """
+    for name, hessian in hessians.items():
+        _check(hessian, name)
+    orders = [np.argsort(-np.diag(hessian), kind="stable") for hessian in hessians.values()]
+    damped = [_damped(h, order) for h, order in zip(hessians.values(), orders, strict=True)]
+    factors = together(solver.factors, damped)
+    found = {}
+    for (name, hessian), order, factor in zip(hessians.items(), orders, factors, strict=True):
+        if not np.all(np.isfinite(factor)) or np.any(np.diag(factor) <= 0):
+            raise ValueError(f"{name}: its Hessian is not one of sums of squares")
+        found[name] = Feedback(order, factor, np.diag(hessian) == 0)
+    return found
 
 
 def feedback(hessian: Float, cols: int, name: str = "weight") -> Feedback:
-    """Of H = sum of x x^T (C, C).
+    """Of one; raises ValueError where it is not of this width either."""
+    check_width(hessian, cols, name)
+    return feedbacks({name: hessian})[name]
 
-    Raises ValueError where H is not of this width, not finite, or not of positive squares.
-    """
-    _check(hessian, cols, name)
-    order = np.argsort(-np.diag(hessian), kind="stable")
-    return Feedback(order, _factor(hessian, order, name), np.diag(hessian) == 0)
+
+def check_width(hessian: Float, cols: int, name: str) -> None:
+    if hessian.shape != (cols, cols):
+        raise ValueError(f"{name}: its Hessian is {hessian.shape}, expected {(cols, cols)}")
 
 
 def no_feedback(cols: int) -> Feedback:
@@ -85,13 +98,35 @@ def no_feedback(cols: int) -> Feedback:
     return Feedback(np.arange(cols), np.eye(cols), np.zeros(cols, bool))
 
 
-def gptq(weight: Array, known: Feedback, steps: Steps) -> Levels:
-    """(R, C) to levels int16 (R, C); a column that no input reaches is quantized as zeros."""
-    step, cols = steps.rows(), steps.cols(weight.shape[1])[known.order]
-    kept = np.where(known.dead, 0.0, weight.astype(np.float64))[:, known.order]
-    levels = np.empty(weight.shape, np.int16)
-    levels[:, known.order] = _in_order(kept, known.factor, step, cols, steps)
-    return levels
+def gptq(matrices: Sequence[Matrix], solver: Solver = REFERENCE) -> list[Levels]:
+    """Levels int16 (R, C) of each; a column that no input reaches is quantized as zeros."""
+    solved = together(
+        solver.levels,
+        [_in_order(one) for one in matrices],
+        [one.known.factor for one in matrices],
+        [one.steps.rows() for one in matrices],
+        [one.steps.cols(one.weight.shape[1])[one.known.order] for one in matrices],
+        alike=[(one.steps.rule,) for one in matrices],
+    )
+    found = list[Levels]()
+    for one, moved in zip(matrices, solved, strict=True):
+        levels = np.empty(one.weight.shape, np.int16)
+        levels[:, one.known.order] = moved
+        found.append(levels)
+    return found
+
+
+def never_worse(matrices: Sequence[Matrix], solver: Solver = REFERENCE) -> list[Levels]:
+    """GPTQ's levels (R, C); a row whose nearest ones lose no more of its output has these.
+
+    For plain levels: those of a trellis are no row's own.
+    """
+    assert not any(one.steps.rule.trellis for one in matrices)
+    near, found = [_nearest(one) for one in matrices], gptq(matrices, solver)
+    before, after = (_errors(matrices, some, solver) for some in (near, found))
+    for levels, other, worse, better in zip(near, found, before, after, strict=True):
+        levels[worse > better] = other[worse > better]
+    return [narrow(levels) for levels in near]
 
 
 def gptq_rows(
@@ -99,31 +134,10 @@ def gptq_rows(
 ) -> tuple[Levels, NDArray[np.float16]]:
     """(R, C) with H = sum of x x^T (C, C) to levels (R, C) and fp16 scales (R,), those of nearest
     rounding."""
-    scale = row_scales(weight, grid, name)
-    known = feedback(hessian, weight.shape[1], name)
-    return never_worse(weight, hessian, known, Steps(row=scale, last=grid.last)), scale
-
-
-def never_worse(weight: Array, hessian: Float, known: Feedback, steps: Steps) -> Levels:
-    """GPTQ's levels (R, C); a row whose nearest ones lose no more of its output has these.
-
-    For plain levels: those of a trellis are no row's own.
-    """
-    assert not steps.trellis
-    wide = scale_values(steps.row)[:, None]
-    if steps.col is not None:
-        wide = wide * scale_values(steps.col)
-    with np.errstate(over="ignore"):
-        nearest = np.clip(np.rint(weight / wide), -steps.last, steps.last).astype(np.int16)
-    nearest[:, known.dead] = 0
-    levels = gptq(weight, known, steps)
-    before, after = (
-        output_errors(weight.astype(np.float64) - found * wide.astype(np.float64), hessian)
-        for found in (nearest, levels)
-    )
-    better = before > after
-    nearest[better] = levels[better]
-    return narrow(nearest)
+    scale, known = row_scales(weight, grid, name), feedback(hessian, weight.shape[1], name)
+    steps = Steps(row=scale, rule=Rule(last=grid.last))
+    one = Matrix(weight=weight, hessian=hessian, known=known, steps=steps)
+    return never_worse([one])[0], scale
 
 
 def weighted_errors(weight: Array, levels: Levels, step: Float, hessian: Float) -> Float:
@@ -131,48 +145,45 @@ def weighted_errors(weight: Array, levels: Levels, step: Float, hessian: Float) 
     return output_errors(weight.astype(np.float64) - levels * step[:, None], hessian)
 
 
-def output_errors(error: NDArray[Any], hessian: Float) -> Float:
-    """(R, C) to e H e^T of each row e, (R,)."""
-    exact = error.astype(np.float64)
-    total: Float = np.sum(exact @ hessian * exact, axis=1)
-    return total
+def _in_order(one: Matrix) -> Float:
+    """(R, C) as it is solved: dead columns zeros, those first that matter most."""
+    return np.where(one.known.dead, 0.0, one.weight.astype(np.float64))[:, one.known.order]
 
 
-def _factor(hessian: Float, order: NDArray[np.int64], name: str) -> Float:
-    """U, upper triangular, with U^T U the inverse of H, damped and its columns in `order`.
-
-    From the Cholesky factor of H written backwards: no inverse of H itself is needed.
-    """
-    damped = hessian[np.ix_(order, order)].astype(np.float64)
-    diagonal = np.einsum("ii->i", damped)
-    diagonal[diagonal == 0] = 1.0
-    diagonal += DAMPING * diagonal.mean()
-    try:
-        lower = np.linalg.cholesky(damped[::-1, ::-1])
-    except np.linalg.LinAlgError:
-        raise ValueError(f"{name}: its Hessian is not one of sums of squares") from None
-    return np.triu(np.linalg.inv(lower[::-1, ::-1]))
+def _wide(steps: Steps) -> Array:
+    """Steps float32, (R, C) or (R, 1)."""
+    wide = scale_values(steps.row)[:, None]
+    return wide if steps.col is None else wide * scale_values(steps.col)
 
 
-def _in_order(weight: Float, factor: Float, step: Float, cols: Float, steps: Steps) -> Levels:
-    """Column by column to its levels; what is lost is taken from the columns behind."""
-    levels = np.empty(weight.shape, np.int16)
-    for start in range(0, weight.shape[1], BLOCK):
-        end = min(start + BLOCK, weight.shape[1])
-        lost = np.empty((len(weight), end - start))
-        for j in range(start, end):
-            wide = step * cols[j]
-            levels[:, j], values = steps.nearest(weight[:, j] / wide)
-            error = (weight[:, j] - values * wide) / factor[j, j]
-            weight[:, j + 1 : end] -= np.outer(error, factor[j, j + 1 : end])
-            lost[:, j - start] = error
-        weight[:, end:] -= lost @ factor[start:end, end:]
+def _nearest(one: Matrix) -> NDArray[np.int16]:
+    last = one.steps.rule.last
+    with np.errstate(over="ignore"):
+        nearest = np.clip(np.rint(one.weight / _wide(one.steps)), -last, last)
+    nearest[:, one.known.dead] = 0
+    levels: NDArray[np.int16] = nearest.astype(np.int16)
     return levels
 
 
-def _check(hessian: Float, cols: int, name: str) -> None:
-    if hessian.shape != (cols, cols):
-        raise ValueError(f"{name}: its Hessian is {hessian.shape}, expected {(cols, cols)}")
+def _errors(matrices: Sequence[Matrix], levels: Sequence[Levels], solver: Solver) -> list[Float]:
+    """(R,) of each: what the outputs are off by."""
+    lost = [
+        one.weight.astype(np.float64) - found * _wide(one.steps).astype(np.float64)
+        for one, found in zip(matrices, levels, strict=True)
+    ]
+    return together(solver.errors, lost, [one.hessian for one in matrices])
+
+
+def _damped(hessian: Float, order: NDArray[np.int64]) -> Float:
+    """(C, C) in this order, its diagonal raised."""
+    damped: Float = hessian[np.ix_(order, order)].astype(np.float64)
+    diagonal = np.einsum("ii->i", damped)
+    diagonal[diagonal == 0] = 1.0
+    diagonal += DAMPING * diagonal.mean()
+    return damped
+
+
+def _check(hessian: Float, name: str) -> None:
     if not np.all(np.isfinite(hessian)):
         raise ValueError(f"{name}: a number of its Hessian is NaN or infinite")
     if np.any(np.diag(hessian) < 0):

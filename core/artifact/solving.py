@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from core.arch.params import Param, Weights, check_weights, param_table
 from core.arch.spec import ModelSpec
 from core.arch.start import constant
 from core.artifact.allocation import Worth, allocated
-from core.artifact.gptq import Feedback, feedback, gptq, never_worse, no_feedback, output_errors
+from core.artifact.gptq import (
+    Feedback,
+    Matrix,
+    Steps,
+    check_width,
+    feedbacks,
+    gptq,
+    never_worse,
+    no_feedback,
+)
 from core.artifact.grid import Array
 from core.artifact.quant import (
+    Levels,
     Packed,
     Quant,
     dequantize,
@@ -26,8 +35,7 @@ from core.artifact.quant import (
     stored_format,
     to_fp16,
 )
-
-Float = NDArray[np.float64]
+from core.artifact.sums import REFERENCE, Float, Rule, Solver, together
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -43,14 +51,24 @@ class Calibration:
     counts: Mapping[str, Float] = field(default_factory=dict)  # (R,)
     _found: dict[int, Feedback] = field(default_factory=dict)
 
+    def factor(self, cols: Mapping[str, int], solver: Solver = REFERENCE) -> None:
+        """Works out the feedback of these matrices, of so many columns each, where it is not known
+        yet; matrices that have one array have one."""
+        anew = dict[int, tuple[str, Float]]()
+        for name, width in cols.items():
+            hessian = self.hessians.get(name)
+            if hessian is not None:
+                check_width(hessian, width, name)
+                if id(hessian) not in self._found:
+                    anew.setdefault(id(hessian), (name, hessian))
+        found = feedbacks(dict(anew.values()), solver)
+        self._found.update({key: found[name] for key, (name, _) in anew.items()})
+
     def worth(self, name: str, cols: int) -> Worth:
-        hessian, known = self.hessians.get(name), None
-        if hessian is not None:
-            known = self._found.get(id(hessian))
-            if known is None or len(known.order) != cols:
-                known = self._found[id(hessian)] = feedback(hessian, cols, name)
+        self.factor({name: cols})
+        hessian = self.hessians.get(name)
         return Worth(
-            feedback=known,
+            feedback=None if hessian is None else self._found[id(hessian)],
             diagonal=None if hessian is None else np.diag(hessian),
             fisher=self.fisher.get(name),
             counts=self.counts.get(name),
@@ -60,30 +78,42 @@ class Calibration:
 NOTHING = Calibration()
 
 
-def solve(weights: Weights, spec: ModelSpec, quant: Quant, known: Calibration) -> list[Packed]:
+def solve(
+    weights: Weights,
+    spec: ModelSpec,
+    quant: Quant,
+    known: Calibration,
+    solver: Solver = REFERENCE,
+) -> list[Packed]:
     """Every parameter of `spec`, stored as `quant` says, sorted by name.
 
-    By solver nearest it is quantize. By gptq a matrix with a Hessian has GPTQ's levels; one
-    without has the nearest ones, or a trellis's.
+    By quant.solver nearest it is quantize. By gptq a matrix with a Hessian has GPTQ's levels; one
+    without has the nearest ones, or a trellis's. solver: where the sums are done.
     """
     check_weights(weights, spec, "solve")
-    nearest = {packed.name: packed for packed in quantize(weights, spec, quant)}
-    table = {row.name: row for row in param_table(spec)}
+    found = {packed.name: packed for packed in quantize(weights, spec, quant)}
     if quant.solver == "gptq":
-        for name, row in table.items():
-            if solvable(row, quant):
-                nearest[name] = solved(row, np.asarray(weights[name], np.float32), quant, known)
-    return [nearest[name] for name in sorted(nearest)]
+        rows = [row for row in param_table(spec) if solvable(row, quant)]
+        found |= {packed.name: packed for packed in solved(rows, weights, quant, known, solver)}
+    return [found[name] for name in sorted(found)]
 
 
-def solve_tensors(weights: Weights, quant: Quant, known: Calibration) -> list[Packed]:
+def solve_tensors(
+    weights: Weights, quant: Quant, known: Calibration, solver: Solver = REFERENCE
+) -> list[Packed]:
     """Weights that no recipe tells anything of: matrices as quant.mlp has it, vectors as fp16."""
-    return [
-        solved(row, np.asarray(weights[row.name], np.float32), quant, known)
-        if solvable(row, quant)
-        else Packed(row.name, row.shape, to_fp16(np.asarray(weights[row.name]), row.name))
-        for row in rows_of(weights)
+    rows = rows_of(weights)
+    found = [
+        Packed(row.name, row.shape, to_fp16(np.asarray(weights[row.name]), row.name))
+        for row in rows
+        if not solvable(row, quant)
     ]
+    rows = [row for row in rows if solvable(row, quant)]
+    if quant.solver == "gptq":
+        found += solved(rows, weights, quant, known, solver)
+    else:
+        found += [_nearest(row, _matrix(row, weights), quant) for row in rows]
+    return sorted(found, key=lambda packed: packed.name)
 
 
 def rows_of(weights: Weights) -> list[Param]:
@@ -109,32 +139,73 @@ def solver_name(quant: Quant) -> str:
     return f"gptq+trellis{quant.trellis}" if quant.trellis else "gptq"
 
 
-def solved(row: Param, weight: Array, quant: Quant, known: Calibration) -> Packed:
-    """One matrix by GPTQ, its steps as quant.steps says; with a trellis where it gains by it."""
-    matrix, name = weight.reshape(matrix_shape(row.shape)), row.name
-    if quant.solver == "nearest":
-        levels, scale = quantize_rows(matrix, quant.grid(row.role), name)
-        return Packed(name, row.shape, levels.reshape(row.shape), scale)
-    worth, grid = known.worth(name, matrix.shape[1]), quant.grid(row.role)
-    steps = allocated(matrix, grid, quant, worth, name)
-    hessian = known.hessians.get(name, np.eye(matrix.shape[1]))
-    inputs = worth.feedback or no_feedback(matrix.shape[1])
-    plain = replace(steps, trellis=0)
-    levels = never_worse(matrix, hessian, inputs, plain)
-    found = Packed(name, row.shape, levels.reshape(row.shape), steps.row, steps.col)
-    if not steps.trellis:
+def solved(
+    rows: Sequence[Param], weights: Weights, quant: Quant, known: Calibration, solver: Solver
+) -> list[Packed]:
+    """Matrices by GPTQ, their steps as quant.steps says; with a trellis where they gain by it."""
+    known.factor({row.name: matrix_shape(row.shape)[1] for row in rows}, solver)
+    matrices = [_posed(row, _matrix(row, weights), quant, known) for row in rows]
+    steps = [one.steps for one in matrices]
+    plain = [replace(one, steps=replace(one.steps, rule=_plain(one))) for one in matrices]
+    found = _packed(rows, steps, never_worse(plain, solver), 0)
+    if not quant.trellis:
         return found
-    levels = narrow(gptq(matrix, inputs, steps))
-    other = replace(found, values=levels.reshape(row.shape), trellis=steps.trellis)
-    return min((other, found), key=lambda packed: _cost(matrix, packed, hessian))
+    levels = [narrow(one) for one in gptq(matrices, solver)]
+    other = _packed(rows, steps, levels, quant.trellis)
+    costs = zip(*(_costs(matrices, some, solver) for some in (found, other)), strict=True)
+    return [
+        pair[1] if cost[1] <= cost[0] else pair[0]
+        for pair, cost in zip(zip(found, other, strict=True), costs, strict=True)
+    ]
 
 
-def _cost(weight: Array, packed: Packed, hessian: Float) -> float:
-    """In bits, what it takes and what it would take to lose a given part of the output.
+def _nearest(row: Param, matrix: Array, quant: Quant) -> Packed:
+    levels, scale = quantize_rows(matrix, quant.grid(row.role), row.name)
+    return Packed(row.name, row.shape, levels.reshape(row.shape), scale)
+
+
+def _matrix(row: Param, weights: Weights) -> Array:
+    return np.asarray(weights[row.name], np.float32).reshape(matrix_shape(row.shape))
+
+
+def _posed(row: Param, weight: Array, quant: Quant, known: Calibration) -> Matrix:
+    """Its steps chosen; of inputs that are not known all columns are worth the same."""
+    cols, worth = weight.shape[1], known.worth(row.name, weight.shape[1])
+    return Matrix(
+        weight=weight,
+        hessian=known.hessians.get(row.name, np.eye(cols)),
+        known=worth.feedback or no_feedback(cols),
+        steps=allocated(weight, quant.grid(row.role), quant, worth, row.name),
+    )
+
+
+def _plain(one: Matrix) -> Rule:
+    return replace(one.steps.rule, trellis=0, trellis_lambda=0.0)
+
+
+def _packed(
+    rows: Sequence[Param], steps: Sequence[Steps], levels: Sequence[Levels], trellis: int
+) -> list[Packed]:
+    every = zip(rows, steps, levels, strict=True)
+    return [
+        Packed(row.name, row.shape, found.reshape(row.shape), by.row, by.col, trellis)
+        for row, by, found in every
+    ]
+
+
+def _costs(matrices: Sequence[Matrix], packed: Sequence[Packed], solver: Solver) -> list[float]:
+    """In bits, what each takes and what it would take to lose a given part of the output.
 
     A trellis has no level for zero: columns that are small beside their steps lose by it.
     """
-    error = weight - dequantize(packed).reshape(weight.shape)
+    errors = [
+        (one.weight - dequantize(found).reshape(one.weight.shape)).astype(np.float64)
+        for one, found in zip(matrices, packed, strict=True)
+    ]
+    lost = together(solver.errors, errors, [one.hessian for one in matrices])
+    return [_cost(*pair) for pair in zip(packed, lost, strict=True)]
+
+
+def _cost(packed: Packed, lost: Float) -> float:
     counts = np.unique(packed.values, return_counts=True)[1] / packed.size
-    lost = float(output_errors(error, hessian).sum())
-    return -float(counts @ np.log2(counts)) + 0.5 * math.log2(max(lost, 1e-300))
+    return -float(counts @ np.log2(counts)) + 0.5 * math.log2(max(float(lost.sum()), 1e-300))

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from core.arch.noise import normal
 from core.artifact.allocation import Worth, allocated, anisotropy, gain_bits, tilt
-from core.artifact.gptq import Feedback, Steps, feedback, gptq, output_errors
+from core.artifact.gptq import Feedback, Matrix, Steps, feedback, gptq, no_feedback
 from core.artifact.grid import Grid
 from core.artifact.quant import Packed, Quant, dequantize, row_scales
+from core.artifact.sums import Rule, output_errors
 from tests.core.test_gptq import problem
 
 QUANT = Quant(solver="gptq", mlp="int6", mlp_sigmas=12.85)
@@ -26,12 +27,17 @@ def counted(counts: np.ndarray) -> Worth:
     return Worth(feedback=feedback(np.eye(3), 3), counts=counts)
 
 
+def levels_of(weight: np.ndarray, known: Feedback, steps: Steps) -> np.ndarray:
+    hessian = np.eye(weight.shape[1])  # which only never_worse asks for
+    return gptq([Matrix(weight=weight, hessian=hessian, known=known, steps=steps)])[0]
+
+
 def test_freedom_is_what_a_columns_error_costs() -> None:
     """The output error of GPTQ is the sum of (lost / freedom)^2: each lost up to half a step."""
     weight, h = problem(3, 5, 40, 200)
     known = feedback(h, 40)
     steps = allocated(weight, GRID, of({"steps": "columns"}), Worth(feedback=known), "w")
-    levels = gptq(weight, known, steps)
+    levels = levels_of(weight, known, steps)
     error = weight - levels * steps.rows()[:, None] * steps.cols(40)
     damped = h + 0.01 * np.mean(np.diag(h)) * np.eye(40)
     lost = error[:, known.order] @ np.linalg.inv(known.factor)
@@ -81,7 +87,7 @@ def test_steps_fit_a_byte_whatever_the_weights_size(
     known = feedback(h, 20)
     quant = of({"steps": "columns", "trellis": states})
     steps = allocated(weight, GRID, quant, Worth(feedback=known), "w")
-    levels = gptq(weight, known, steps)
+    levels = levels_of(weight, known, steps)
     found = dequantize(Packed("w", (6, 20), levels, steps.row, steps.col, states))
     lost = output_errors(weight.astype(float) - found, h).sum()
     assert lost <= 0.1 * output_errors(weight.astype(float), h).sum()
@@ -103,7 +109,8 @@ def test_rows_that_are_met_often_have_finer_steps() -> None:
 def test_the_default_is_the_grids_own_steps() -> None:
     weight = normal(2, 0, (4, 30)).astype(np.float32)
     steps = allocated(weight, GRID, QUANT, Worth(), "w")
-    assert np.array_equal(steps.row, row_scales(weight, GRID)) and steps.last == GRID.last == 31
+    assert np.array_equal(steps.row, row_scales(weight, GRID))
+    assert steps.rule.last == GRID.last == 31
 
 
 def test_one_step_for_all_rows() -> None:
@@ -149,7 +156,7 @@ def test_columns_that_no_input_reaches() -> None:
     h[:, 4] = h[4] = 0
     known = feedback(h, 30)
     steps = allocated(weight, GRID, of({"steps": "columns"}), Worth(feedback=known), "w")
-    assert not gptq(weight, known, steps)[:, 4].any()
+    assert not levels_of(weight, known, steps)[:, 4].any()
     alive = np.log2(np.delete(steps.cols(30), 4)).mean()  # dead ones have no part in the mean
     plain = np.log2(row_scales(weight, GRID).astype(float))
     assert np.allclose(np.log2(steps.rows()) + alive, plain, atol=0.07)
@@ -177,7 +184,7 @@ def test_the_gain_by_columns_is_what_is_saved() -> None:
     for rule in ("rows", "columns"):
         quant = Quant(solver="gptq", mlp="int8", mlp_sigmas=6.0, steps=rule)
         steps = allocated(weight, quant.grid("mlp"), quant, Worth(feedback=known), "w")
-        levels = gptq(weight, known, steps)
+        levels = levels_of(weight, known, steps)
         error = weight - levels * steps.rows()[:, None] * steps.cols(60)
         losses.append(output_errors(error, h).sum())
     told = anisotropy(weight, Worth(feedback=known))["columns_bits"]
@@ -188,9 +195,9 @@ def test_the_gain_by_columns_is_what_is_saved() -> None:
 def test_wide_levels_are_kept() -> None:
     """A step of a hundredth: levels of thousands."""
     weight = np.array([[1000.0, -1.0]], np.float32)
-    steps = Steps(row=np.array([1.0], np.float16), col=np.array([128, 128 - 53], "u1"), last=32_767)
-    known = Feedback(np.arange(2), np.eye(2), np.zeros(2, bool))
-    levels = gptq(weight, known, steps)
+    col, rule = np.array([128, 128 - 53], np.uint8), Rule(last=32_767)
+    steps = Steps(row=np.array([1.0], np.float16), col=col, rule=rule)
+    levels = levels_of(weight, no_feedback(2), steps)
     assert levels.dtype == np.int16 and levels[0].tolist() == [1000, -99]
 
 

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.arch.noise import normal
-from core.artifact.gptq import BLOCK, DAMPING, gptq_rows, weighted_errors
+from core.artifact.gptq import DAMPING, gptq_rows, weighted_errors
 from core.artifact.grid import Grid
 from core.artifact.quant import quantize_rows
+from core.artifact.sums import BLOCK
 
 GRID = Grid(bits=4, sigmas=4.0)
 

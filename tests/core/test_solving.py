@@ -15,7 +15,6 @@ from core.arch.params import Weights, param_table
 from core.artifact.codecs import decode, encode
 from core.artifact.container import Artifact, identity, inspect, read, write
 from core.artifact.container import weights as unpack
-from core.artifact.gptq import output_errors
 from core.artifact.groups import grouped_levels
 from core.artifact.quant import Packed, Quant, Width, dequantize, narrow, quantize
 from core.artifact.solving import (
@@ -25,6 +24,7 @@ from core.artifact.solving import (
     solver_name,
     unknown,
 )
+from core.artifact.sums import output_errors
 from tests.core.test_container import TINY, perturbed
 
 KINDS = ("noise", "zeros", "outlier", "constant rows", "tiny", "huge")

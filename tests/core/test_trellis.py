@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.arch.noise import normal
-from core.artifact.gptq import Steps
+from core.artifact.sums import Rule
 from core.artifact.trellis import RUN, next_states, trellis_levels, trellis_values
 
 STATES = (4, 8)
@@ -89,8 +89,7 @@ def test_errors_are_a_fifth_smaller_than_of_plain_levels(states: int, most: floa
     levels, values = trellis_levels(wanted, states, 127)
     error = np.mean(np.square(wanted - values)) * 12
     assert 0.75 < error < most
-    steps = Steps(row=np.ones(len(wanted), np.float16), last=127)
-    plain, _ = steps.nearest(wanted)
+    plain, _ = Rule(last=127).nearest(wanted)
     assert abs(entropy(levels) - entropy(plain)) < 0.01, "in as many bits"
 
 
