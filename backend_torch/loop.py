@@ -20,9 +20,11 @@ from backend_torch.model import GPT
 from backend_torch.ops import cross_entropy
 from backend_torch.optimizer import Optimizer, arrays, averaged
 from backend_torch.qat import Rounding, put, rounded, row_steps, with_rate
+from backend_torch.solve import Solver
 from backend_torch.weights import load_weights, parameters, to_numpy
 from core.arch.params import Weights, init_params
 from core.artifact.solving import NOTHING, Calibration
+from core.artifact.sums import REFERENCE
 from core.data.shards import TokenStream
 from core.score.adapted import score_adapting
 from core.score.bpb import Scored
@@ -244,11 +246,11 @@ def train(
     log_stop(events, recipe, step, elapsed_s)
     weights = trainer.packs()
     keeper.save_weights(weights)
-    known = NOTHING
+    known, solver = NOTHING, REFERENCE
     if recipe.quant.solver == "gptq":
         with clock.phase("calibrate"):
-            known = trainer.calibration(weights, feeder, corpus.train)
-    rest = (corpus.validation, trainer.score_weights, code_bytes, clock, events, lead)
+            known, solver = trainer.calibration(weights, feeder, corpus.train), Solver(group.device)
+    rest = (corpus.validation, trainer.score_weights, code_bytes, clock, events, lead, solver)
     try:
         return finish(recipe, weights, known, *rest)
     finally:

@@ -14,12 +14,14 @@ from tools.say import UsageError
 BACKENDS = ("torch", "mlx")
 
 
-def add_backend(parser: argparse.ArgumentParser) -> None:
+def add_backend(
+    parser: argparse.ArgumentParser, words: str = "auto: MLX on a Mac, else torch"
+) -> None:
     parser.add_argument(
         "--backend",
         choices=("auto", *BACKENDS),
         default="auto",
-        help="auto: MLX on a Mac, else torch",
+        help=words,
     )
 
 

@@ -20,7 +20,7 @@ from core.artifact.solving import Calibration, solvable
 from core.artifact.sums import output_errors
 from core.data.batches import Data
 from core.score.scoring import Score
-from tools.backends import add_backend, choose
+from tools.backends import choose
 from tools.pack import add_subject, subject_of
 from tools.packing import Subject
 from tools.say import UsageError, note, print_json, require_folder
@@ -78,10 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="shards: every file is scored on their validation split")
     parser.add_argument("--tokenizer", help="of these shards")
     parser.add_argument("--limit-tokens", type=int, default=0, help="score only the first N")
-    add_backend(parser)
     parser.add_argument("--plot", type=Path, metavar="PNG", help="a picture; pip install '.[plot]'")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.set_defaults(run=run, more_words="changes")
+    parser.set_defaults(run=run, backend=None, more_words="changes")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -215,7 +214,8 @@ def _scales(words: str) -> list[float]:
 def _scored(artifact: Artifact, args: argparse.Namespace) -> float:
     where = Data(path=args.data, tokenizer=args.tokenizer)
     settings = Score(limit_tokens=args.limit_tokens)
-    fields = score_artifact(write(artifact, "zlib"), where, settings, choose(args.backend), "fp32")
+    engine = choose(args.backend or "auto")
+    fields = score_artifact(write(artifact, "zlib"), where, settings, engine, "fp32")
     return float(fields["val_bpb"])
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.artifact.container import identity, read, write
 from core.artifact.ledger import ledger, require_fits
 from core.train.clock import BudgetClock
-from tools.packing import Subject, met, of_run, of_tensors, say_unknown, why
+from tools.backends import add_backend, choose
+from tools.packing import Subject, met, of_run, of_tensors, say_unknown, solver_of, why
 from tools.say import UsageError, print_fields, print_json, require_folder
 
 
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "beside a file of tensors, its name with .bin)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.set_defaults(run=run, more_words="changes")
+    parser.set_defaults(run=run, backend=None, more_words="changes")
 
 
 def add_subject(parser: argparse.ArgumentParser) -> None:
@@ -63,18 +65,23 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--code-bytes", type=int, metavar="N", help="of the code (default: the recipe's bundle)"
     )
+    add_backend(
+        parser, "its device solves, and lab scores by it; without: numpy solves, auto scores"
+    )
 
 
 def subject_of(args: argparse.Namespace) -> Subject:
-    """What the command line names."""
+    """What the command line names, the engine among it."""
     if args.code_bytes is not None and args.code_bytes < 0:
         raise UsageError(f"--code-bytes {args.code_bytes} must not be negative")
     if args.tensors:
         changes = [word for word in (args.run_folder, *args.changes) if word]
-        return of_tensors(args.tensors, changes, args.hessians, args.code_bytes)
-    if args.run_folder is None:
+        found = of_tensors(args.tensors, changes, args.hessians, args.code_bytes)
+    elif args.run_folder is None:
         raise UsageError("name a folder of runs/, or weights with --tensors FILE")
-    return of_run(Path(args.run_folder), args.changes, args.hessians, args.code_bytes)
+    else:
+        found = of_run(Path(args.run_folder), args.changes, args.hessians, args.code_bytes)
+    return replace(found, solver=solver_of(args.backend and choose(args.backend)))
 
 
 def run(args: argparse.Namespace) -> int:

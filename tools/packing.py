@@ -23,9 +23,11 @@ from core.artifact.solving import (
     solver_name,
     unknown,
 )
+from core.artifact.sums import REFERENCE, Solver
 from core.artifact.target import SLACK_BYTES, Sizes, meet
 from core.train.recipe import Recipe, with_changes
 from core.train.run_folder import load_recipe, load_weights
+from tools.backends import load
 from tools.bundling.script import code_bytes
 from tools.say import UsageError, note
 from tools.tensors import read_calibration, read_tensors
@@ -40,6 +42,7 @@ class Subject:
     known: Calibration
     recipe: Recipe | None = None  # none: no recipe of ours made them
     code_bytes: int | None = None  # what is counted beside them, where it is told
+    solver: Solver = REFERENCE  # where its sums are done
 
     @property
     def rows(self) -> list[Param]:
@@ -50,9 +53,9 @@ class Subject:
 
     def artifact(self, quant: Quant) -> Artifact:
         if self.recipe is None:
-            tensors = solve_tensors(self.weights, quant, self.known)
+            tensors = solve_tensors(self.weights, quant, self.known, self.solver)
         else:
-            tensors = solve(self.weights, self.recipe.arch, quant, self.known)
+            tensors = solve(self.weights, self.recipe.arch, quant, self.known, self.solver)
         blind = not self.known.hessians and not quant.trellis
         name = "rtn" if blind else solver_name(quant)
         return Artifact(self.recipe.arch if self.recipe else None, tuple(tensors), name)
@@ -101,6 +104,15 @@ def of_tensors(
 @dataclass(frozen=True, kw_only=True)
 class _Section:
     quant: Quant = field(default_factory=Quant)
+
+
+def solver_of(backend: str | None) -> Solver:
+    """numpy where no engine is named, else that of the engine's device."""
+    if backend is None:
+        return REFERENCE
+    device = load(backend, "distributed").Solo().device
+    found: Solver = load(backend, "solve").Solver(device)
+    return found
 
 
 def met(subject: Subject, target_bytes: int) -> tuple[Quant, bytes]:

@@ -79,7 +79,7 @@ class Reference:
         return np.stack([output_errors(one, by) for one, by in every])
 
 
-REFERENCE = Reference()
+REFERENCE: Solver = Reference()
 
 
 def output_errors(error: NDArray[Any], hessian: Float) -> Float:

@@ -11,6 +11,7 @@ side. A level is off by up to a step, yet errors are a fifth smaller than those 
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,25 @@ def next_states(states: int) -> Ints:
             eight = grid ^ held | grid << 1 | (before ^ bit) << 2
             table[state, bit] = four if states == 4 else eight
     return table
+
+
+@cache
+def paths(states: int) -> Ints:
+    """(states, states, n): the branches, 2 grid + bit each, from one state to another.
+
+    n steps, 2 of 4 states and 3 of 8, lead from any state to any other in one way alone. So such
+    a stretch costs a sum, and of stretches side by side the best path is found pair by pair.
+    """
+    table, count = next_states(states), states.bit_length() - 1
+    found = np.empty((states, states, count), np.int64)
+    for start in range(states):
+        for bits in product((0, 1), repeat=count):
+            state, branches = start, list[int]()
+            for bit in bits:
+                branches.append(2 * (state & 1) + bit)
+                state = int(table[state, bit])
+            found[start, state] = branches
+    return found
 
 
 def trellis_values(levels: Array, states: int) -> Array:

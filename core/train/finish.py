@@ -10,6 +10,7 @@ from core.artifact.container import Artifact, weights_in, write
 from core.artifact.ledger import Ledger, ledger
 from core.artifact.quant import quantize
 from core.artifact.solving import NOTHING, Calibration, solve, solver_name
+from core.artifact.sums import REFERENCE, Solver
 from core.score.bpb import Scored
 from core.score.scoring import Validation
 from core.train.clock import BudgetClock
@@ -51,6 +52,7 @@ def finish(
     clock: BudgetClock,
     events: Events,
     lead: Lead,
+    solver: Solver = REFERENCE,
 ) -> Finished | None:
     """Score `weights`, pack them, read the bytes back and score those: the run's last lines.
 
@@ -67,7 +69,7 @@ def finish(
         return result
 
     def packing(ask: Ask) -> bytes:
-        artifact, model = pack(weights, recipe, clock, known)
+        artifact, model = pack(weights, recipe, clock, known, solver)
         log_artifact(events, recipe, artifact, ledger(model, code_bytes))
         return model
 
@@ -133,13 +135,17 @@ def steer(recipe: Recipe, wd_steer: float, counts: Ledger | None, lead: Lead) ->
 
 
 def pack(
-    weights: Weights, recipe: Recipe, clock: BudgetClock, known: Calibration = NOTHING
+    weights: Weights,
+    recipe: Recipe,
+    clock: BudgetClock,
+    known: Calibration = NOTHING,
+    solver: Solver = REFERENCE,
 ) -> tuple[Artifact, bytes]:
     """Quantize by the recipe and write the artifact."""
     quant = recipe.quant
     with clock.phase("quantize"):
         if quant.solver == "gptq":
-            tensors = solve(weights, recipe.arch, quant, known)
+            tensors = solve(weights, recipe.arch, quant, known, solver)
             artifact = Artifact(recipe.arch, tuple(tensors), solver_name(quant))
         else:
             artifact = Artifact(recipe.arch, tuple(quantize(weights, recipe.arch, quant)))
