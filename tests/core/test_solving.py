@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from core.arch.noise import normal
 from core.arch.params import Weights, param_table
+from core.artifact import sums
 from core.artifact.codecs import decode, encode
 from core.artifact.container import Artifact, identity, inspect, read, write
 from core.artifact.container import weights as unpack
@@ -217,6 +218,24 @@ def test_one_array_is_factored_once_and_another_anew() -> None:
     assert known.worth("v", 6).feedback is not first and known.worth("o", 6).feedback is None
     with pytest.raises(ValueError, match=r"q: its Hessian is \(6, 6\), expected \(7, 7\)"):
         known.worth("q", 7)
+
+
+def test_alike_arrays_are_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results in the order of what was given; a batch ends where it is large enough."""
+    monkeypatch.setattr(sums, "MOST", 12)
+    shapes = [(2, 3), (1, 3), (2, 3), (2, 3), (2, 3), (1, 3)]
+    arrays = [np.full(shape, float(i)) for i, shape in enumerate(shapes)]
+    seen = []
+
+    def work(stack: np.ndarray, other: np.ndarray, word: str) -> np.ndarray:
+        assert stack.shape == other.shape
+        seen.append((len(stack), word))
+        return stack + other
+
+    words = [("a",), ("a",), ("b",), ("a",), ("a",), ("a",)]
+    found = sums.together(work, arrays, arrays, alike=words)
+    assert [one.tolist() for one in found] == [(2 * one).tolist() for one in arrays]
+    assert sorted(seen) == [(1, "a"), (1, "b"), (2, "a"), (2, "a")]
 
 
 @pytest.mark.parametrize(

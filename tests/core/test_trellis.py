@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core.arch.noise import normal
 from core.artifact.sums import Rule
-from core.artifact.trellis import RUN, next_states, trellis_levels, trellis_values
+from core.artifact.trellis import RUN, next_states, paths, trellis_levels, trellis_values
 
 STATES = (4, 8)
 
@@ -80,6 +80,19 @@ def test_any_column_comes_back(seed: int, rows: int, states: int, last: int, siz
     assert again.tobytes() == values.astype(np.float32).tobytes()
     if np.abs(wanted).max() < last - 3:  # a path may take the second nearest, and pays for size
         assert np.all(np.abs(wanted - values) <= 1 + 0.02 * np.abs(wanted))
+
+
+@pytest.mark.parametrize("states", STATES)
+def test_one_way_leads_from_any_state_to_any_other(states: int) -> None:
+    """In the steps of paths(): along its branches, whose grids are their states'."""
+    table, branches = next_states(states), paths(states)
+    assert branches.shape == (states, states, int(np.log2(states)))
+    for start, end in product(range(states), repeat=2):
+        state = start
+        for branch in branches[start, end]:
+            assert branch // 2 == state & 1
+            state = table[state, branch % 2]
+        assert state == end
 
 
 @pytest.mark.parametrize(("states", "most"), [(4, 0.82), (8, 0.80)])

@@ -7,6 +7,7 @@ import re
 import struct
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from core.artifact.target import SLACK_BYTES, Sizes, meet, scale_at
 from core.train.recipe import Recipe, with_changes
 from core.train.recipes import smoke
 from core.train.run_folder import RunFolder
+from tests.parity.engines import ENGINES
 from tests.tools.test_golf import golf
+from tools.backends import load
 
 Capture = pytest.CaptureFixture[str]
 SIX = ("quant.mlp=int6", "quant.mlp_sigmas=12.85", "quant.keep_below=0", "quant.codec=rans")
@@ -162,6 +165,19 @@ def test_weights_of_no_recipe(capsys: Capture, tensors: Path) -> None:
     sigma = np.sqrt(np.mean(np.square(up), axis=1)).max()
     assert np.abs(found["model.up"] - up).max() < 0.51 * 12.85 / 31 * sigma
     assert found["scalar"] == 3.0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_solves_as_numpy_does(capsys: Capture, tensors: Path, engine: str) -> None:
+    """Equal levels of so small matrices; without --backend it is not asked."""
+    words = ("--tensors", tensors, *SIX, "quant.solver=gptq", "quant.trellis=4")
+    words += ("--hessians", tensors.with_name("h.safetensors"), "--out", tensors.with_name("x"))
+    solver = load(engine, "solve").Solver
+    with patch.object(solver, "levels", autospec=True, side_effect=solver.levels) as asked:
+        plain = packed(capsys, *words)
+        assert not asked.called
+        solved = packed(capsys, *words, "--backend", engine)
+    assert asked.called and solved["identity"] == plain["identity"]
 
 
 def test_hessians_of_no_recipe(capsys: Capture, tensors: Path) -> None:
