@@ -204,8 +204,8 @@ def twins_for(recipe: Recipe, kind: str) -> twins.Twins:
     found = {**twins.ALWAYS, **twins.OF_KIND[kind]}
     nearest = recipe.quant.solver == "nearest"
     one = nearest and recipe.quant.codec in ("zlib", "lzma") and not has_wide_levels(recipe)
-    if nearest:
-        found |= twins.NEAREST | (twins.OF_ONE_CODEC if one else twins.OF_MANY_CODECS)
+    found |= twins.NEAREST if nearest else twins.SOLVED
+    found |= twins.OF_ONE_CODEC if one else twins.OF_MANY_CODECS
     if recipe.score.subset == "full" and not recipe.score.limit_tokens:
         found |= twins.WHOLE_SPLIT
         found |= twins.CHUNKED_WHOLE if recipe.score.windows_by == CHUNKED else {}

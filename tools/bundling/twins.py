@@ -26,7 +26,7 @@ from core.artifact.codecs import codec_name, decode, lzma_filters, smallest
 from core.artifact.container import Artifact
 from core.artifact.header import CRC, PREFIX, seal
 from core.artifact.ledger import CAP_BYTES
-from core.artifact.quant import Packed, matrix_shape
+from core.artifact.quant import Packed, dequantize, matrix_shape
 from core.artifact.table import DTYPES, FORMAT_VERSION, Row, dump
 from core.data.byte_tokenizer import ByteTokenizer
 from core.data.case import CONTROLS
@@ -50,6 +50,7 @@ ALWAYS: Twins = {
     ("core.artifact.ledger", "ledger"): "ledger",
 }
 NEAREST: Twins = {("core.artifact.container", "weights_in"): "weights_in"}
+SOLVED: Twins = {("core.artifact.container", "weights_in"): "solved_in"}
 OF_ONE_CODEC: Twins = {
     ("core.artifact.container", "write"): "write",
     ("core.artifact.container", "identity"): "identity",
@@ -163,6 +164,38 @@ def read(data: bytes) -> Weights:
 def weights_in(data: bytes, spec: ModelSpec) -> Weights:
     """In the shapes of the model: a file may have groups as rows."""
     found = read(data)
+    return {row.name: found[row.name].reshape(row.shape) for row in param_table(spec)}
+
+
+def solved_in(data: bytes, spec: ModelSpec) -> Weights:
+    """The same of levels that a solver chose: of two bytes, with scales of columns, in a trellis."""
+    _, _, codec, packed_bytes, raw_bytes, identity = PREFIX.unpack_from(data)
+    at = PREFIX.size + CRC.size
+    plain = json.loads(decode(codec_name(codec), data[at : at + packed_bytes], raw_bytes))
+    at += packed_bytes
+    streams = list[BytesIO]()
+    for row in plain.pop("streams"):
+        packed = data[at : at + row["packed_bytes"]]
+        streams.append(BytesIO(decode(codec_name(row["codec"]), packed, row["raw_bytes"])))
+        at += row["packed_bytes"]
+    places = [row.pop("streams") for row in plain["tensors"]]
+    sha, found = hashlib.sha256(dump(plain) + b"\n"), Weights()
+    for row, place in zip(plain["tensors"], places, strict=True):
+        rows, cols = matrix_shape(row["shape"])
+        kinds = row["values"], row["row_scale"], row["col_scale"]
+        parts = list[Any]()
+        for part_of, kind, count in zip(place, kinds, (rows * cols, rows, cols), strict=False):
+            dtype = np.dtype(DTYPES[kind])
+            part = streams[part_of].read(count * dtype.itemsize)
+            sha.update(part)
+            parts.append(np.frombuffer(part, dtype))
+        values, row_scale, col_scale = (*parts, None, None)[:3]
+        shape, trellis = tuple(row["shape"]), row["trellis"]
+        levels = values.reshape(shape)
+        tensor = Packed(row["name"], shape, levels, row_scale, col_scale, trellis)
+        found[row["name"]] = dequantize(tensor)
+    if sha.digest() != identity:
+        raise ValueError("the artifact is not what was written")
     return {row.name: found[row.name].reshape(row.shape) for row in param_table(spec)}
 
 
