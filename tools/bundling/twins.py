@@ -168,7 +168,7 @@ def weights_in(data: bytes, spec: ModelSpec) -> Weights:
 
 
 def solved_in(data: bytes, spec: ModelSpec) -> Weights:
-    """The same of levels that a solver chose: of two bytes, with scales of columns, in a trellis."""
+    """The same of levels that a solver chose: of two bytes, by columns, in a trellis."""
     _, _, codec, packed_bytes, raw_bytes, identity = PREFIX.unpack_from(data)
     at = PREFIX.size + CRC.size
     plain = json.loads(decode(codec_name(codec), data[at : at + packed_bytes], raw_bytes))

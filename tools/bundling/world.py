@@ -46,6 +46,7 @@ class World:
         keys = {id(key) for n in nodes if isinstance(n, ast.Dict) for key in n.keys}
         words = [n for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
         self.words = {n.value for n in words if id(n) not in keys}  # what getattr may ask for
+        self.replaced = self.words if self.names["setattr"] else set[str]()  # others, it may be
         self.bases = {base.id for k in self.classes.values() for base in names_in(k.bases)}
 
     def own(self, attribute: ast.Attribute) -> bool:
@@ -69,7 +70,8 @@ class World:
             if len(calls) == self.names[name] and not function.decorator_list:
                 yield calls, function, 0
         for name, found in self.methods.items():
-            if len(found) > 1 or name in FOREIGN or name.startswith("__"):
+            open_ = name in FOREIGN or name in self.replaced or name.startswith("__")
+            if len(found) > 1 or open_:
                 continue
             calls = by_attribute.get(name, [])
             if len(calls) == self.asked[name] and not found[0][1].decorator_list:
