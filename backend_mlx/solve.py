@@ -1,7 +1,7 @@
 """Core's solver on the device: MLX's sums for batches of alike matrices.
 
 Float64 where the device has it, so that levels are the reference's but for ties: an error of
-float32 moves a level on the edge, and with it the whole row behind. Where it has not, factors are
+float32 may move a level on the edge, and with it the row behind. Where it has not, factors are
 taken from the processor in float64, and only the columns are solved in float32.
 """
 
