@@ -139,7 +139,6 @@ ADAPTED = "score.limit_tokens=1500 score.sgd.chunk_tokens=256 score.lora.rank=4"
         ("torch", "score.protocol=strided-docs score.stride=16 score.adapt=phased " + ADAPTED),
         ("mlx", "score.protocol=sliding score.stride=32 score.adapt=sgd " + ADAPTED),
         ("torch", SOLVED),
-        ("mlx", SOLVED),
         ("torch", f"{SOLVED} quant.trellis=8 quant.steps=columns"),
         ("mlx", f"{SOLVED} quant.trellis=4"),
         ("torch", f"optim.matrix_wd=0.1 optim.z_loss=0.0001 data.batch_schedule={STEPS}"),
