@@ -104,23 +104,20 @@ class Trellis:
         self.most = put((rule.last - (rule.last + bits) % 2)[:, None])
         self.adds = put(np.eye(4)[branches].reshape(rule.trellis**2, -1))
         self.branch = mx.array(branches.reshape(-1, self.stretch))
-        inside = np.arange(self.runs * RUN).reshape(-1, RUN)[:, : self.steps] < rows
-        self.inside = put(np.pad(inside, ((0, 0), (0, self.spare))).T[:, None, None, :])
 
     def __call__(self, wanted: array) -> tuple[array, array]:
-        many, rows = wanted.shape
+        rows = wanted.shape[1]
         spread = mx.maximum(mx.mean(mx.square(wanted), 1), LEAST_SPREAD)
         price = mx.repeat(self.rule.price / spread, self.runs)
         levels, costs = self._branches(self._in_runs(wanted), price)
-        inside = mx.tile(self.inside, (1, 1, many, 1)).reshape(costs.shape[0], 1, -1)
-        costs = (costs * inside).reshape(-1, 4 * self.stretch, costs.shape[2])
-        chosen = self._chosen(cheapest(self.adds @ costs, self.rule.trellis))
+        ways = self.adds @ costs.reshape(-1, 4 * self.stretch, costs.shape[2])
+        chosen = self._chosen(cheapest(ways, self.rule.trellis))
         found = mx.take_along_axis(levels, chosen, 1)[:, 0]
         values = (found + SHIFT) * (1 - 2 * (chosen[:, 0] // 2))
         return self._in_rows(found, rows), self._in_rows(values, rows)
 
     def _in_runs(self, wanted: array) -> array:
-        """(N, R) to (steps, 1, N runs); what is added is zeros."""
+        """(N, R) to (steps, 1, N runs); zeros fill it up, which cost every state alike."""
         short = self.runs * self.steps - wanted.shape[1]
         held = mx.pad(wanted, [(0, 0), (0, short)]).reshape(-1, self.steps)
         return mx.pad(held, [(0, 0), (0, self.spare)]).T[:, None, :]

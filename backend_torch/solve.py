@@ -105,23 +105,20 @@ class Trellis:
         self.most = put((rule.last - (rule.last + bits) % 2)[:, None])
         self.adds = put(np.eye(4)[branches].reshape(rule.trellis**2, -1))
         self.branch = torch.tensor(branches.reshape(-1, self.stretch), device=like.device)
-        inside = np.arange(self.runs * RUN).reshape(-1, RUN)[:, : self.steps] < rows
-        self.inside = put(np.pad(inside, ((0, 0), (0, self.spare))).T[:, None, None, :])
 
     def __call__(self, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        many, rows = wanted.shape
+        rows = wanted.shape[1]
         spread = torch.clamp(torch.mean(torch.square(wanted), 1), min=LEAST_SPREAD)
-        price = (self.rule.price / spread)[:, None].expand(many, self.runs).reshape(-1)
+        price = torch.repeat_interleave(self.rule.price / spread, self.runs)
         levels, costs = self._branches(self._in_runs(wanted), price)
-        inside = self.inside.expand(-1, 1, many, -1).reshape(costs.shape[0], 1, -1)
-        costs = (costs * inside).reshape(-1, 4 * self.stretch, costs.shape[2])
-        chosen = self._chosen(cheapest(self.adds @ costs, self.rule.trellis))
+        ways = self.adds @ costs.reshape(-1, 4 * self.stretch, costs.shape[2])
+        chosen = self._chosen(cheapest(ways, self.rule.trellis))
         found = torch.gather(levels, 1, chosen)[:, 0]
-        values = (found + SHIFT) * (1 - 2 * torch.div(chosen[:, 0], 2, rounding_mode="floor"))
+        values = (found + SHIFT) * (1 - 2 * (chosen[:, 0] // 2))
         return self._in_rows(found, rows), self._in_rows(values, rows)
 
     def _in_runs(self, wanted: Tensor) -> Tensor:
-        """(N, R) to (steps, 1, N runs); what is added is zeros."""
+        """(N, R) to (steps, 1, N runs); zeros fill it up, which cost every state alike."""
         short = self.runs * self.steps - wanted.shape[1]
         held = torch.nn.functional.pad(wanted, (0, short)).reshape(-1, self.steps)
         return torch.nn.functional.pad(held, (0, self.spare)).mT[:, None, :]
