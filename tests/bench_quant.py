@@ -24,6 +24,7 @@ from core.artifact.allocation import anisotropy
 from core.artifact.container import Artifact, weights_in, write
 from core.artifact.quant import Quant, matrix_shape
 from core.artifact.solving import Calibration, solve
+from core.artifact.sums import Solver
 from core.data.shards import open_split
 from core.score.scoring import Validation, score
 from core.train.corpus import open_corpus
@@ -65,6 +66,7 @@ class Subject:
     recipe: Recipe
     weights: Weights
     known: Calibration
+    solver: Solver
     tuned_by: Callable[[Weights], float]  # KL on training tokens
     kl: Callable[[Weights], float]  # on validation documents
     bpb: Callable[[Weights], float]  # on twice as many tokens: a gap in it is noisier than a KL
@@ -75,7 +77,7 @@ class Subject:
         return sum(row.size for row in param_table(self.recipe.arch))
 
     def solved(self, quant: Quant) -> tuple[Artifact, Weights]:
-        tensors = solve(self.weights, self.recipe.arch, quant, self.known)
+        tensors = solve(self.weights, self.recipe.arch, quant, self.known, self.solver)
         artifact = Artifact(self.recipe.arch, tuple(tensors))
         return artifact, weights_in(write(artifact, "zlib"), self.recipe.arch)
 
@@ -88,6 +90,7 @@ def open_run(folder: Path, tokens: int) -> Subject:
     from backend_torch.evaluate import open_evaluator
     from backend_torch.feeder import Feeder
     from backend_torch.loop import Trainer
+    from backend_torch.solve import Solver as TorchSolver
     from tests.tapped import divergence_of
 
     recipe, weights = load_recipe(folder), load_weights(folder)
@@ -105,6 +108,7 @@ def open_run(folder: Path, tokens: int) -> Subject:
         recipe=recipe,
         weights=weights,
         known=known,
+        solver=TorchSolver(group.device),
         tuned_by=divergence_of(recipe, weights, _last_rows(recipe, tokens // 4)),
         kl=divergence_of(recipe, weights, _first_rows(corpus.validation, recipe, tokens)),
         bpb=bpb,
