@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -87,7 +88,13 @@ class Group(Solo):
 
 
 def open_group() -> Solo:
-    """A Group where a launcher started several processes, else Solo."""
+    """A Group where a launcher started several processes, else Solo.
+
+    For a single process mlx.launch names a list of hosts that is empty, which MLX cannot read.
+    """
+    hosts = os.environ.get("MLX_HOSTFILE")
+    if hosts and not Path(hosts).read_text(encoding="utf-8").strip():
+        return Solo()
     return Group() if mx.distributed.init().size() > 1 else Solo()
 
 

@@ -24,6 +24,7 @@ from core.train.recipe import to_json
 from core.train.run_folder import RunFolder, load_state, load_weights
 from tests.conftest import Text
 from tests.parity.engines import distance
+from tools.backends import load
 from tools.scoring_job import score_artifact
 from tools.train import train
 
@@ -205,6 +206,14 @@ def scored(
         found.append({key: value for key, value in said.items() if key != "seconds"})
     assert list(tmp_path.iterdir()) == [artifact]
     return found
+
+
+def test_a_launcher_of_one_process_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mlx.launch -n 1 writes a list of hosts without a host."""
+    (tmp_path / "hosts").write_text("\n")
+    monkeypatch.setenv("MLX_HOSTFILE", str(tmp_path / "hosts"))
+    monkeypatch.setenv("MLX_RANK", "0")
+    assert load("mlx", "distributed").open_group().world_size == 1
 
 
 SLOW_SCORING = """
