@@ -6,10 +6,12 @@ The rows are markdown, to paste into docs/compression.md. Seconds are of one cor
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,10 @@ EMBEDDING = (8192, 512)
 MATRIX_GRID = Grid(bits=6, sigmas=12.85)  # of the record of 2026-04-09
 EMBED_GRID = Grid(bits=8, sigmas=20.0)
 CODERS = ("lzma", "zstd", "brotli", "rans")
+PROGRAMS = {  # of Debian's packages of these names, at their strongest
+    "lrzip": ("lrzip", "-z", "-L9", "-q", "-f", "-o", "{packed}", "{plain}"),
+    "zpaq": ("zpaq", "a", "{packed}", "{plain}", "-m5"),
+}
 HEAD = ("levels", "weights", "order-0", *CODERS, "to brotli", "to order-0", "encode", "decode")
 
 
@@ -76,12 +82,43 @@ def row(title: str, matrices: list[Levels], coders: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def outside(title: str, matrices: list[Levels], program: str) -> str:
+    """Bits a weight of a program of the system, on the same bytes; rans against it."""
+    data = b"".join(levels.tobytes() for levels in matrices)
+    shapes = [(levels.shape[0], levels.shape[1]) for levels in matrices]
+    with TemporaryDirectory() as folder:
+        start_s = time.perf_counter()
+        plain, packed = Path(folder, "levels"), Path(folder, "packed.zpaq")
+        plain.write_bytes(data)
+        command = [word.format(plain=plain, packed=packed) for word in PROGRAMS[program]]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
+        theirs, seconds = 8 * packed.stat().st_size / len(data), time.perf_counter() - start_s
+    ours = 8 * len(encode("rans", data, shapes)) / len(data)
+    apart = f"{100 * (ours / theirs - 1):+.3f} %"
+    cells = (title, f"{len(data):,}", program, f"{theirs:.4f}", f"{ours:.4f}", apart)
+    return f"| {' | '.join(cells)} | {seconds:.0f} s |"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_folder", type=Path, nargs="?", metavar="RUN", help="a trained model")
     parser.add_argument("--layers", type=int, default=11, help="of Gaussian matrices; 0: none")
     parser.add_argument("--ours-only", action="store_true", help="seconds, not minutes")
+    parser.add_argument(
+        "--programs", nargs="+", choices=list(PROGRAMS), help="of the system, alone"
+    )
     args = parser.parse_args()
+    if args.programs:
+        print(
+            "| levels | weights | program | its bits | rans | to it | its time |\n|---|--:|---|--:|--:|--:|--:|"
+        )
+        for program in args.programs:
+            for title, matrices in (
+                ("Gaussian, int6", gaussian(args.layers * LAYER, MATRIX_GRID)),
+                ("Gaussian embedding, int8", gaussian([EMBEDDING], EMBED_GRID)),
+            ):
+                print(outside(title, matrices, program), flush=True)
+        return 0
     coders = ("rans",) if args.ours_only else CODERS
     assert set(coders) <= set(CODECS)
     print(f"| {' | '.join(HEAD)} |\n|---|{'--:|' * (len(HEAD) - 1)}", flush=True)
