@@ -109,9 +109,8 @@ def main() -> int:
     )
     args = parser.parse_args()
     if args.programs:
-        print(
-            "| levels | weights | program | its bits | rans | to it | its time |\n|---|--:|---|--:|--:|--:|--:|"
-        )
+        print("| levels | weights | program | its bits | rans | to it | its time |")
+        print("|---|--:|---|--:|--:|--:|--:|")
         for program in args.programs:
             for title, matrices in (
                 ("Gaussian, int6", gaussian(args.layers * LAYER, MATRIX_GRID)),
