@@ -23,6 +23,8 @@ INSIDE_FUNCTIONS = {  # file: what it may import inside a function
     "core/train/run_folder.py": {"safetensors"},
     "core/artifact/codecs.py": {"brotli", "zstandard"},
     "tools/strangers/bounded.py": {"brotli", "zstandard"},
+    "tools/bundling/decoder.py": {"python_minifier"},
+    "tools/bundling/reader.py": {"brotli", "zstandard"},  # code of decoders
     "tools/bundling/script.py": {"python_minifier"},
     "tools/bundling/twins.py": {"sentencepiece"},  # code of bundles
     "tools/compare.py": {"scipy"},

@@ -2,6 +2,8 @@
 
 It takes DATA_PATH, TOKENIZER_PATH, SEED and RUN_ID from the environment, runs under python and
 torchrun, and leaves what a run of the toolkit leaves in runs/<run_id>/.
+
+Or, with --decoder-only, print what reads an artifact in any other script: numpy and Python alone.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ import hashlib
 from pathlib import Path
 
 from core.train.recipes import RECIPES, named
+from tools.artifact import artifact_bytes, open_artifact
 from tools.backends import BACKENDS
+from tools.bundling.decoder import PLAIN, codecs_in, decoder
 from tools.bundling.script import bundle, readable
 from tools.recipes import add_recipe, read_recipe
 from tools.say import UsageError, note, print_fields, print_json, require_folder
@@ -29,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--table", action="store_true", help="only print the sizes of every named recipe"
     )
+    parser.add_argument(
+        "--decoder-only",
+        action="store_true",
+        help="print a decoder of artifacts, or of one: of a run's folder or a model.bin",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.set_defaults(run=run)
 
@@ -36,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.table:
         return _print_table(args)
+    if args.decoder_only:
+        return _print_decoder(args)
     recipe = read_recipe(args.words, args.default_recipe)
     out = args.out or Path(DEFAULT_OUT[args.backend])
     require_folder(out)
@@ -56,6 +67,39 @@ def run(args: argparse.Namespace) -> int:
     if args.readable:
         note("a readable file is for eyes: the packed one, without --readable, is what is counted")
     return 0
+
+
+def _print_decoder(args: argparse.Namespace) -> int:
+    """The source to stdout or --out; its sizes to stderr, or everything as JSON."""
+    if len(args.words) > 1 or args.readable:
+        raise UsageError("--decoder-only takes an artifact, a file or a run's folder, or nothing")
+    made = decoder(_codecs_of(Path(args.words[0])) if args.words else PLAIN)
+    source = made.source.encode()
+    fields = {
+        "source_bytes": len(source),
+        "minified_bytes": len(made.minified.encode()),
+        "compressed_bytes": made.compressed_bytes,
+        "codecs": list(made.codecs),
+        "sha256": hashlib.sha256(source).hexdigest(),
+    }
+    if args.out:
+        require_folder(args.out)
+        args.out.write_bytes(source)
+        (print_json if args.json else print_fields)({"file": str(args.out), **fields})
+    elif args.json:
+        print_json({**fields, "source": made.source})
+    else:
+        print(made.source, end="")
+        sizes = "{source_bytes:,} bytes; {minified_bytes:,} minified, {compressed_bytes:,} of LZMA"
+        note(f"decoder: {sizes.format(**fields)}")
+    return 0
+
+
+def _codecs_of(path: Path) -> set[str]:
+    """Of a file or of a run's."""
+    file = path / "model.bin" if (path / "model.bin").is_file() else path
+    open_artifact(file)  # raises for what is none
+    return codecs_in(artifact_bytes(file))
 
 
 def _print_table(args: argparse.Namespace) -> int:

@@ -16,22 +16,18 @@ numbers mean is told by quant.Packed. The payload is the header's canonical JSON
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from core.arch.params import Weights, check_weights, param_table
 from core.arch.spec import ModelSpec
-from core.artifact.codecs import candidates, codec_name, decode, smallest
-from core.artifact.header import MAX_TENSORS, Header, need, pack_header, unpack_header
+from core.artifact.codecs import candidates, codec_name, smallest
+from core.artifact.header import MAX_TENSORS, Header, pack_header, unpack_header
 from core.artifact.quant import Packed, dequantize
-from core.artifact.table import DTYPES, Part, Stream, dump, is_label, plain_header, row_of
+from core.artifact.streams import digest, part_bytes, payload_pieces, tensors_behind
+from core.artifact.table import Stream, is_label, plain_header, row_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +53,12 @@ class Artifact:
 
 def payload(artifact: Artifact) -> bytes:
     """The content before compression: equal for equal levels, whatever packs them."""
-    return b"".join(_payload_pieces(_plain(artifact), artifact.tensors))
+    return b"".join(payload_pieces(_plain(artifact), artifact.tensors))
 
 
 def identity(artifact: Artifact) -> str:
     """sha256 of the payload, in hex."""
-    return _digest(_plain(artifact), artifact.tensors)
+    return digest(_plain(artifact), artifact.tensors)
 
 
 def write(artifact: Artifact, codec: str = "zlib") -> bytes:
@@ -162,7 +158,7 @@ def _runs(artifact: Artifact, codec: str) -> tuple[list[_Run], list[list[int]]]:
     for tensor in artifact.tensors:
         places.append([])
         for part in row_of(tensor).parts():
-            piece, allowed = _part_bytes(tensor, part), candidates(codec, part.kind)
+            piece, allowed = part_bytes(tensor, part), candidates(codec, part.kind)
             if part.share == "levels" and len(allowed) > 2:
                 codec_id, _ = smallest(piece, allowed, [part.matrix], joins=True)
                 allowed = (codec_name(codec_id), "raw")
@@ -179,65 +175,10 @@ def _plain(artifact: Artifact) -> dict[str, Any]:
     return plain_header(artifact.spec, artifact.solver, rows)
 
 
-def _payload_pieces(plain: dict[str, Any], tensors: tuple[Packed, ...]) -> Iterator[bytes]:
-    yield dump(plain) + b"\n"
-    for tensor in tensors:
-        for part in row_of(tensor).parts():
-            yield _part_bytes(tensor, part)
-
-
-def _digest(plain: dict[str, Any], tensors: tuple[Packed, ...]) -> str:
-    sha = hashlib.sha256()
-    for piece in _payload_pieces(plain, tensors):
-        sha.update(piece)
-    return sha.hexdigest()
-
-
-def _part_bytes(tensor: Packed, part: Part) -> bytes:
-    array: NDArray[Any] = getattr(tensor, part.field)
-    return array.astype(DTYPES[part.kind], copy=False).tobytes()
-
-
 def _open(data: bytes) -> tuple[Header, tuple[Packed, ...]]:
     """Header and tensors of a file, all checksums and the identity verified."""
     header = unpack_header(data)
-    tensors = _tensors(header, _raw_streams(header, data))
-    found = _digest(header.plain, tensors)
-    need(found == header.identity, f"its identity is {found}, expected {header.identity}")
-    return header, tensors
-
-
-def _raw_streams(header: Header, data: bytes) -> list[bytes]:
-    raw, start = [], header.header_bytes
-    for index, stream in enumerate(header.streams):
-        packed = data[start : start + stream.packed_bytes]
-        found = zlib.crc32(packed)
-        need(found == stream.crc32, f"checksum of stream {index} is {found:08x}")
-        raw.append(decode(codec_name(stream.codec), packed, stream.raw_bytes))
-        start += stream.packed_bytes
-    return raw
-
-
-def _tensors(header: Header, streams: list[bytes]) -> tuple[Packed, ...]:
-    """Views into the streams; Packed checks what they hold."""
-    starts, tensors = [0] * len(streams), []
-    for row, places in zip(header.rows, header.places, strict=True):
-        arrays: dict[str, NDArray[Any]] = {}
-        for part, at in zip(row.parts(), places, strict=True):
-            arrays[part.field] = _array(streams[at], part, starts[at])
-            starts[at] += part.raw_bytes
-        scales = arrays.get("row_scale"), arrays.get("col_scale")
-        try:
-            tensors.append(Packed(row.name, row.shape, arrays["values"], *scales, row.trellis))
-        except ValueError as error:
-            raise ValueError(f"corrupt artifact: {error}") from error
-    return tuple(tensors)
-
-
-def _array(stream: bytes, part: Part, start: int) -> NDArray[Any]:
-    dtype = np.dtype(DTYPES[part.kind])
-    flat = np.frombuffer(stream, dtype, part.raw_bytes // dtype.itemsize, start)
-    return flat.reshape(part.shape).astype(dtype.newbyteorder("="), copy=False)
+    return header, tensors_behind(header, data)
 
 
 def _shares(header: Header) -> list[list[int]]:

@@ -39,7 +39,7 @@ def _trits_pack(data: bytes) -> bytes:
     return packed.tobytes()
 
 
-def _trits_unpack(data: bytes, size: int) -> bytes:
+def trits_unpack(data: bytes, size: int) -> bytes:
     packed = np.frombuffer(data, np.uint8)
     _need(len(packed) == -(-size // _DIGITS), f"{len(packed)} bytes for {size} levels")
     _need(not len(packed) or int(packed.max()) < 3**_DIGITS, "a byte exceeds 242")
@@ -53,7 +53,7 @@ def _bits_pack(data: bytes) -> bytes:
     return np.packbits(_levels(data, -1, 1) > 0, bitorder="little").tobytes()
 
 
-def _bits_unpack(data: bytes, size: int) -> bytes:
+def bits_unpack(data: bytes, size: int) -> bytes:
     return (_bits(data, size).astype(np.int8) * 2 - 1).tobytes()
 
 
@@ -64,11 +64,11 @@ def _mask_pack(data: bytes) -> bytes:
     return mask + _bits_pack(levels[levels != 0].tobytes())
 
 
-def _mask_unpack(data: bytes, size: int) -> bytes:
+def mask_unpack(data: bytes, size: int) -> bytes:
     end = -(-size // 8)
     mask = _bits(data[:end], size).astype(bool)
     levels = np.zeros(size, np.int8)
-    levels[mask] = np.frombuffer(_bits_unpack(data[end:], int(mask.sum())), np.int8)
+    levels[mask] = np.frombuffer(bits_unpack(data[end:], int(mask.sum())), np.int8)
     return levels.tobytes()
 
 
@@ -86,7 +86,7 @@ def _need(holds: bool, message: str) -> None:
 
 
 PACKINGS: dict[str, Packing] = {
-    "trits": Packing(_trits_pack, _trits_unpack),
-    "mask": Packing(_mask_pack, _mask_unpack),
-    "bits": Packing(_bits_pack, _bits_unpack),
+    "trits": Packing(_trits_pack, trits_unpack),
+    "mask": Packing(_mask_pack, mask_unpack),
+    "bits": Packing(_bits_pack, bits_unpack),
 }

@@ -37,8 +37,10 @@ class Shaker:
         settled: Settled | None = None,
         kinds: Collection[str] = (),
         twins: Mapping[tuple[str, str], str] | None = None,
+        words: bool = False,
     ) -> None:
         self.root = root
+        self.words = words  # of errors, which stay
         self.kinds = kinds  # annotations that stay
         self.twins = twins or {}  # (module, name): what stands for it in TWINS
         self.settled = settled  # what is done to a module first, while it has its annotations
@@ -94,7 +96,7 @@ class Shaker:
                 return None
             tree = self._with_twins(ast.parse(path.read_bytes()))
             tree = tree if self.settled is None else self.settled(tree)
-            held = Module(name, stripped(tree, place.name, self.kinds))
+            held = Module(name, stripped(tree, "" if self.words else place.name, self.kinds))
             self.modules[name] = held
             for statement in held.tree.body:
                 self._bind(held, statement)
@@ -228,7 +230,7 @@ class _Strip(ast.NodeTransformer):
     """Without what only a reader needs: annotations, docstrings, assertions, words of errors."""
 
     def __init__(self, place: str, kinds: Collection[str]) -> None:
-        self.place = place
+        self.place = place  # what errors say in place of their words; none: they keep these
         self.kinds = kinds
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
@@ -262,7 +264,7 @@ class _Strip(ast.NodeTransformer):
 
     def visit_Raise(self, node: ast.Raise) -> ast.Raise:
         """The error says where it stands in the sources instead of what is wrong."""
-        if isinstance(node.exc, ast.Call) and node.exc.args:
+        if self.place and isinstance(node.exc, ast.Call) and node.exc.args:
             node.exc.args = [ast.Constant(f"{self.place}:{node.lineno}")]
         node.cause = None
         return node
