@@ -22,7 +22,8 @@ import numpy as np
 from core.arch.params import Weights, param_table
 from core.artifact.allocation import anisotropy
 from core.artifact.container import Artifact, weights_in, write
-from core.artifact.quant import Quant, matrix_shape
+from core.artifact.packed import matrix_shape
+from core.artifact.quant import Quant
 from core.artifact.solving import Calibration, solve
 from core.artifact.sums import Solver
 from core.data.shards import open_split

@@ -20,7 +20,8 @@ from core.arch.noise import normal
 from core.arch.params import param_table
 from core.artifact.codecs import CODECS, decode, encode
 from core.artifact.grid import Grid
-from core.artifact.quant import matrix_shape, quantize_rows
+from core.artifact.packed import matrix_shape
+from core.artifact.rounding import quantize_rows
 from core.train.run_folder import load_recipe, load_weights
 
 Levels = NDArray[np.int8]

@@ -22,7 +22,8 @@ from core.arch.noise import normal
 from core.arch.params import Weights, param_table
 from core.artifact.allocation import anisotropy
 from core.artifact.container import Artifact, write
-from core.artifact.quant import Quant, dequantize, matrix_shape
+from core.artifact.packed import dequantize, matrix_shape
+from core.artifact.quant import Quant
 from core.artifact.solving import Calibration, solve_tensors
 from core.artifact.sums import output_errors
 from core.train.run_folder import load_recipe, load_weights

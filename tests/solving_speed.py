@@ -20,7 +20,8 @@ import numpy as np
 from core.arch.noise import normal
 from core.arch.params import Weights, param_table
 from core.artifact.container import Artifact, identity, write
-from core.artifact.quant import Quant, matrix_shape
+from core.artifact.packed import matrix_shape
+from core.artifact.quant import Quant
 from core.artifact.solving import Calibration, solvable, solve_tensors
 from core.artifact.sums import REFERENCE, Float, Rule, Solver, Whole
 from core.train.calibration import SAME_INPUT

@@ -22,12 +22,15 @@ from core.arch.plan import forward_plan
 from core.artifact.codecs import candidates, smallest
 from core.artifact.grid import Grid
 from core.artifact.groups import OneBit, grouped_levels
-from core.artifact.quant import ABSMAX, Levels, matrix_shape, quantize_rows, stored_format
+from core.artifact.packed import Levels, matrix_shape
+from core.artifact.quant import stored_format
+from core.artifact.rounding import ABSMAX, quantize_float8, quantize_rows
 from core.train.recipe import Recipe
 
 Memory = Literal["cuda", "unified"]
 
 SAMPLE_ROWS = 256
+MOST_COLS = 1 << 14  # of a sample: a longer row is taken for one of these
 HEADER_BYTES = 4_000  # of the artifact: names and shapes, compressed; no more than this
 TASK_S = 600.0
 
@@ -100,11 +103,22 @@ def _row_bytes(recipe: Recipe, row: Param) -> tuple[float, float, float]:
         low, planned = _group_bytes(group, form, recipe.quant.codec)
         scales = 2.0 * row.size / group
         return row.size * low + scales, row.size * planned + scales, row.size + scales
-    rows, cols = matrix_shape(row.shape)
-    grid = recipe.quant.grid(row.role)
-    planned = row.size * bytes_per_weight(cols, recipe.quant.codec, grid)
-    low = row.size * level_entropy(cols, grid) / 8
-    return low + 2 * rows, planned + 2 * rows, row.size + 2.0 * rows
+    group = recipe.quant.group(row)
+    grid, cols = recipe.quant.grid(row.role), group or matrix_shape(row.shape)[1]
+    scales = row.size / cols * (1.0 if grid.log_scales else 2.0)
+    if form == "fp8":
+        low, planned = _float8_bytes(min(cols, MOST_COLS), recipe.quant.codec)
+    else:
+        planned = bytes_per_weight(min(cols, MOST_COLS), recipe.quant.codec, grid)
+        low = level_entropy(min(cols, MOST_COLS), grid) / 8
+    return row.size * low + scales, row.size * planned + scales, row.size + scales
+
+
+@cache
+def _float8_bytes(cols: int, codec: str) -> tuple[float, float]:
+    """Least and packed bytes of a Gaussian weight in fp8, without its scale."""
+    codes, _ = quantize_float8(normal(0, cols, (SAMPLE_ROWS, cols)).astype(np.float32), ABSMAX)
+    return _entropy(codes) / 8, _packed(codes.view(np.int8), codec)
 
 
 @cache

@@ -15,7 +15,8 @@ from typing import Any, get_args
 import numpy as np
 
 from core.artifact.container import Artifact, write
-from core.artifact.quant import CodecChoice, Quant, Width, dequantize, matrix_shape
+from core.artifact.packed import dequantize, matrix_shape
+from core.artifact.quant import CodecChoice, Quant, Width
 from core.artifact.solving import Calibration, solvable
 from core.artifact.sums import output_errors
 from core.data.batches import Data

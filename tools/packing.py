@@ -13,7 +13,8 @@ from core.arch.fields import override
 from core.arch.params import Param, Weights, param_table
 from core.artifact.allocation import anisotropy
 from core.artifact.container import Artifact, write
-from core.artifact.quant import Quant, matrix_shape
+from core.artifact.packed import matrix_shape
+from core.artifact.quant import Quant
 from core.artifact.solving import (
     Calibration,
     rows_of,

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from core.artifact.gptq import Feedback, Steps
 from core.artifact.grid import MOST, Array, Grid
-from core.artifact.quant import FP16_TINY, Quant, row_scales, to_fp16
-from core.artifact.scales import Scales, log_scale_from_float
+from core.artifact.quant import Quant
+from core.artifact.rounding import FP16_TINY, row_scales, to_fp16
+from core.artifact.scales import Scales, log_scale_from_float, scale_values
 from core.artifact.sums import Rule
 
 Float = NDArray[np.float64]
@@ -66,10 +67,10 @@ def steps_of(quant: Quant, row: Scales, col: NDArray[np.uint8] | None, last: int
     return Steps(row=row, col=col, rule=rule)
 
 
-def _plain(weight: Array, grid: Grid, quant: Quant, known: Worth, name: str) -> NDArray[np.float16]:
+def _plain(weight: Array, grid: Grid, quant: Quant, known: Worth, name: str) -> Scales:
     """(R,) without a column's part."""
     if quant.steps == "tensor":
-        return np.repeat(row_scales(weight.reshape(1, -1), grid, name), len(weight))
+        return row_scales(weight.reshape(1, -1), grid, name).repeat(len(weight))
     step = row_scales(weight, grid, name)
     if quant.steps == "rows":
         return step
@@ -77,7 +78,9 @@ def _plain(weight: Array, grid: Grid, quant: Quant, known: Worth, name: str) -> 
         raise ValueError(f"{name}: quant.steps weighted needs its Hessian, which is not given")
     size = np.abs(weight.astype(np.float64)) @ known.diagonal
     mean = size.mean() or 1.0
-    wide = step.astype(np.float64) * (1 + WEIGHTED * (size / mean - 1))
+    wide = scale_values(step).astype(np.float64) * (1 + WEIGHTED * (size / mean - 1))
+    if grid.log_scales:
+        return log_scale_from_float(wide.astype(np.float32))
     return np.maximum(to_fp16(wide.astype(np.float32), name), FP16_TINY)
 
 
@@ -121,7 +124,7 @@ def anisotropy(weight: Array, known: Worth) -> dict[str, float]:
 def _rows(weight: Array, grid: Grid, quant: Quant, known: Worth, name: str) -> Float:
     """(R,), before they are rounded."""
     if quant.steps != "fisher":
-        return row_scales(weight, grid, name).astype(np.float64)
+        return scale_values(row_scales(weight, grid, name)).astype(np.float64)
     if known.fisher is None or known.fisher.shape not in ((1,), (len(weight),)):
         raise ValueError(f"{name}: quant.steps fisher needs a Fisher weight of all or of each row")
     if not np.all(np.isfinite(known.fisher) & (known.fisher >= 0)) or not known.fisher.any():

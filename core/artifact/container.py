@@ -5,13 +5,16 @@ A file is little-endian and has no padding:
             identity (32 bytes), crc32 u32 of all these and of the packed header
   header    compressed JSON: format_version, model_spec (or null), solver, and two tables,
             streams  codec (its id, see codecs.py), packed_bytes, raw_bytes, crc32 (of the packed)
-            tensors  in name order: name, shape, values (int8, int16 or fp16), row_scale (null,
-                     fp16 or log8), col_scale (null or log8), trellis, streams
+            tensors  in name order: name, shape, values (int8, int16, fp8 or fp16), row_scale
+                     (null, fp16 or log8), col_scale (null or log8), trellis, streams; where they
+                     say something, group_size (levels that share a row scale) and rank
   streams   one after the other, to the end of the file
-A tensor has up to three parts: values, row scale, column scale. Its `streams` says in which
-stream each lies; within a stream the parts follow each other in the order of the table. What the
-numbers mean is told by quant.Packed. The payload is the header's canonical JSON without the two
-`streams`, a newline, and all parts in the order of the table; the identity is its sha256.
+A file is of format version 1 unless a tensor is fp8 or has a group_size or a rank: then of 2.
+A tensor has its parts in this order: values, row scale, column scale; with a rank the left and the
+right side of its low rank, int8, and their scales, fp32. Its `streams` says in which stream each
+lies; within a stream the parts follow each other in the order of the table. What the numbers mean
+is told by packed.Packed. The payload is the header's canonical JSON without the two `streams`, a
+newline, and all parts in the order of the table; the identity is its sha256.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from core.arch.params import Weights, check_weights, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.codecs import candidates, codec_name, smallest
 from core.artifact.header import MAX_TENSORS, Header, pack_header, unpack_header
-from core.artifact.quant import Packed, dequantize
+from core.artifact.packed import Packed, dequantize
 from core.artifact.streams import digest, part_bytes, payload_pieces, tensors_behind
 from core.artifact.table import Stream, is_label, plain_header, row_of
 
@@ -125,6 +128,7 @@ def inspect(data: bytes) -> dict[str, Any]:
             "name": row.name,
             "shape": list(row.shape),
             "format": row.values,
+            **{name: row.plain()[name] for name in ("group_size", "rank") if name in row.plain()},
             "bytes": sum(shares),
             "codec": codec_name(header.streams[places[0]].codec),
         }

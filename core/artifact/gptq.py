@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.artifact.grid import Array, Grid
-from core.artifact.quant import Levels, narrow, row_scales
+from core.artifact.packed import Levels
+from core.artifact.rounding import narrow, row_scales
 from core.artifact.scales import Scales, scale_values
 from core.artifact.sums import REFERENCE, Float, Rule, Solver, output_errors, together
 
@@ -131,8 +132,8 @@ def never_worse(matrices: Sequence[Matrix], solver: Solver = REFERENCE) -> list[
 
 def gptq_rows(
     weight: Array, hessian: Float, grid: Grid, name: str = "weight"
-) -> tuple[Levels, NDArray[np.float16]]:
-    """(R, C) with H = sum of x x^T (C, C) to levels (R, C) and fp16 scales (R,), those of nearest
+) -> tuple[Levels, Scales]:
+    """(R, C) with H = sum of x x^T (C, C) to levels (R, C) and scales (R,), those of nearest
     rounding."""
     scale, known = row_scales(weight, grid, name), feedback(hessian, weight.shape[1], name)
     steps = Steps(row=scale, rule=Rule(last=grid.last))

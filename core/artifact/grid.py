@@ -32,6 +32,7 @@ class Grid:
     quantile: float = 1.0  # 1: not by quantile
     floor: float = 0.0  # least step
     times: float = 1.0
+    log_scales: bool = False  # steps are stored as log scales, else in fp16
 
     def __post_init__(self) -> None:
         _need(2 <= self.bits <= 8, f"{self.bits} bits must be 2 to 8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from dataclasses import dataclass, replace
@@ -14,8 +15,17 @@ from core.arch.params import num_frozen, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.codecs import codec_name, decode, smallest
 from core.artifact.groups import OneBit
-from core.artifact.quant import MAX_RANK, States
-from core.artifact.table import FORMAT_VERSION, Row, Stream, dump, is_label
+from core.artifact.lowrank import MAX_CORRECTION
+from core.artifact.packed import MAX_RANK, States
+from core.artifact.table import (
+    FIRST_VERSION,
+    FORMAT_VERSION,
+    Row,
+    Stream,
+    dump,
+    is_label,
+    version_of,
+)
 
 MAGIC = b"GOLF"
 PREFIX = struct.Struct("<4sHHII32s")  # magic, version, codec id, packed and raw bytes, identity
@@ -54,14 +64,14 @@ def pack_header(
     """The start of a file: prefix, checksum, compressed header."""
     table = [{**row, "streams": at} for row, at in zip(plain["tensors"], places, strict=True)]
     whole = {**plain, "tensors": table, "streams": [to_plain(stream) for stream in streams]}
-    return seal(dump(whole), identity)
+    return seal(dump(whole), identity, plain["format_version"])
 
 
-def seal(text: bytes, identity: str) -> bytes:
+def seal(text: bytes, identity: str, version: int = FIRST_VERSION) -> bytes:
     """The header's text, compressed, behind a prefix and a checksum of both."""
     codec, packed = smallest(text, HEADER_CODECS)
     sizes = len(packed), len(text)
-    prefix = PREFIX.pack(MAGIC, FORMAT_VERSION, codec, *sizes, bytes.fromhex(identity))
+    prefix = PREFIX.pack(MAGIC, version, codec, *sizes, bytes.fromhex(identity))
     return prefix + CRC.pack(zlib.crc32(prefix + packed)) + packed
 
 
@@ -77,7 +87,7 @@ def unseal(data: bytes) -> tuple[bytes, str, int]:
             f"artifact of format {version}, written by a newer version; "
             f"this one reads up to {FORMAT_VERSION}: update golf"
         )
-    need(version == FORMAT_VERSION, f"format version {version}, the first was 1")
+    need(version >= FIRST_VERSION, f"format version {version}, the first was {FIRST_VERSION}")
     need(raw_bytes <= MAX_HEADER_BYTES, f"a header of {raw_bytes} bytes exceeds {MAX_HEADER_BYTES}")
     end = start + packed_bytes
     need(end <= len(data), f"truncated: {len(data)} bytes, its header alone ends at {end}")
@@ -92,13 +102,15 @@ def unpack_header(data: bytes) -> Header:
     """Read and check the header: every length against the file, every shape against a length."""
     text, identity, end = unseal(data)
     try:
-        whole = _parse(text)
+        whole = _parse(text, PREFIX.unpack_from(data)[1])
         streams = tuple(_stream(entry, at) for at, entry in enumerate(whole["streams"]))
         table = [_row(entry, at, len(streams)) for at, entry in enumerate(whole["tensors"])]
         spec = _spec(whole["model_spec"], len(table))
     except (AttributeError, OverflowError, TypeError) as error:
         raise ValueError(f"corrupt artifact: a wrong form in its header: {error}") from error
     rows, places = tuple(row for row, _ in table), tuple(places for _, places in table)
+    found = version_of(rows)
+    need(whole["format_version"] == found, f"its tensors are of format version {found}")
     _check_names(rows, whole["solver"])
     _check_lengths(rows, places, streams, len(data) - end)
     if spec is not None:
@@ -114,7 +126,7 @@ def need(holds: bool, message: str) -> None:
         raise ValueError(f"corrupt artifact: {message}")
 
 
-def _parse(text: bytes) -> dict[str, Any]:
+def _parse(text: bytes, version: int) -> dict[str, Any]:
     """JSON data with the header's fields; anything but the canonical spelling is refused."""
     try:
         whole = json.loads(text)
@@ -123,7 +135,7 @@ def _parse(text: bytes) -> dict[str, Any]:
         raise ValueError(f"corrupt artifact: its header is not JSON: {error}") from error
     need(canonical, "its header is not canonical JSON")
     need(tuple(sorted(whole)) == _FIELDS, f"its header has fields {sorted(whole)[:9]}")
-    need(whole["format_version"] == FORMAT_VERSION, "its header states another format version")
+    need(whole["format_version"] == version, "its header states another format version")
     for name in ("streams", "tensors"):
         need(isinstance(whole[name], list), f"{name} is not a list")
         need(len(whole[name]) <= MAX_TENSORS, f"{len(whole[name])} {name} exceed {MAX_TENSORS}")
@@ -153,9 +165,23 @@ def _row(entry: dict[str, Any], at: int, num_streams: int) -> tuple[Row, tuple[i
         raise ValueError(f"artifact {where}: trellis {row.trellis}: written by a newer version")
     positive = len(shape) <= MAX_RANK and all(size > 0 for size in shape)
     need(positive, f"{where}: shape {shape[:9]}, expected at most {MAX_RANK} positive sizes")
+    _check_newer(row, entry, where)
     known = len(places) == len(row.parts()) and all(0 <= i < num_streams for i in places)
     need(known, f"{where}: its {len(row.parts())} parts lie in streams {places[:9]}")
     return row, places
+
+
+def _check_newer(row: Row, entry: dict[str, Any], where: str) -> None:
+    """Groups and ranks, before they are divided or multiplied by; each is told one way."""
+    spelled = row.plain()
+    fits = {**spelled, "shape": list(row.shape), "streams": entry["streams"]} == entry
+    need(fits, f"{where}: a field that says nothing, of {sorted({*entry} - {*spelled})[:9]}")
+    size = math.prod(row.shape)
+    whole = row.group_size == 0 or (
+        row.group_size > 0 and row.row_scale and size % row.group_size == 0
+    )
+    need(bool(whole), f"{where}: {size} levels in groups of {row.group_size}")
+    need(0 <= row.rank <= MAX_CORRECTION, f"{where}: rank {row.rank} exceeds {MAX_CORRECTION}")
 
 
 def _spec(fields: object, num_tensors: int) -> ModelSpec | None:

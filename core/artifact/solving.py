@@ -23,18 +23,9 @@ from core.artifact.gptq import (
     no_feedback,
 )
 from core.artifact.grid import Array
-from core.artifact.quant import (
-    Levels,
-    Packed,
-    Quant,
-    dequantize,
-    matrix_shape,
-    narrow,
-    quantize,
-    quantize_rows,
-    stored_format,
-    to_fp16,
-)
+from core.artifact.packed import Levels, Packed, dequantize, matrix_shape
+from core.artifact.quant import Quant, quantize, quantized, stored_format
+from core.artifact.rounding import narrow
 from core.artifact.sums import REFERENCE, Float, Rule, Solver, together
 
 
@@ -104,7 +95,7 @@ def solve_tensors(
     """Weights that no recipe tells anything of: matrices as quant.mlp has it, vectors as fp16."""
     rows = rows_of(weights)
     found = [
-        Packed(row.name, row.shape, to_fp16(np.asarray(weights[row.name]), row.name))
+        quantized(row, np.asarray(weights[row.name], np.float32), quant)
         for row in rows
         if not solvable(row, quant)
     ]
@@ -112,7 +103,7 @@ def solve_tensors(
     if quant.solver == "gptq":
         found += solved(rows, weights, quant, known, solver)
     else:
-        found += [_nearest(row, _matrix(row, weights), quant) for row in rows]
+        found += [quantized(row, np.asarray(weights[row.name], np.float32), quant) for row in rows]
     return sorted(found, key=lambda packed: packed.name)
 
 
@@ -124,7 +115,7 @@ def rows_of(weights: Weights) -> list[Param]:
 
 def solvable(row: Param, quant: Quant) -> bool:
     """Whether it has levels to choose: not fp16, nor what a model multiplies by as it is."""
-    return stored_format(row, quant) not in ("fp16", "ternary", "binary")
+    return stored_format(row, quant) not in ("fp16", "fp8", "ternary", "binary")
 
 
 def unknown(rows: Iterable[Param], quant: Quant, known: Calibration) -> list[str]:
@@ -157,11 +148,6 @@ def solved(
         pair[1] if cost[1] <= cost[0] else pair[0]
         for pair, cost in zip(zip(found, other, strict=True), costs, strict=True)
     ]
-
-
-def _nearest(row: Param, matrix: Array, quant: Quant) -> Packed:
-    levels, scale = quantize_rows(matrix, quant.grid(row.role), row.name)
-    return Packed(row.name, row.shape, levels.reshape(row.shape), scale)
 
 
 def _matrix(row: Param, weights: Weights) -> Array:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from core.artifact.codecs import codec_name, decode
 from core.artifact.header import Header, need
-from core.artifact.quant import Packed
+from core.artifact.lowrank import LowRank
+from core.artifact.packed import Packed
 from core.artifact.table import DTYPES, Part, Row, dump, row_of
 
 Rows = tuple[Row, ...]
@@ -35,12 +36,17 @@ def tensors_of(rows: Rows, all_places: Places, streams: list[bytes]) -> tuple[Pa
         for part, at in zip(row.parts(), places, strict=True):
             arrays[part.field] = _array(streams[at], part, starts[at])
             starts[at] += part.raw_bytes
-        scales = arrays.get("row_scale"), arrays.get("col_scale")
         try:
-            tensors.append(Packed(row.name, row.shape, arrays["values"], *scales, row.trellis))
+            tensors.append(_tensor(row, arrays))
         except ValueError as error:
             raise ValueError(f"corrupt artifact: {error}") from error
     return tuple(tensors)
+
+
+def _tensor(row: Row, arrays: dict[str, NDArray[Any]]) -> Packed:
+    low = LowRank(arrays["left"], arrays["right"], arrays["scale"]) if row.rank else None
+    scales = arrays.get("row_scale"), arrays.get("col_scale")
+    return Packed(row.name, row.shape, arrays["values"], *scales, row.trellis, row.group_size, low)
 
 
 def payload_pieces(plain: dict[str, Any], tensors: tuple[Packed, ...]) -> Iterator[bytes]:
@@ -59,7 +65,8 @@ def digest(plain: dict[str, Any], tensors: tuple[Packed, ...]) -> str:
 
 
 def part_bytes(tensor: Packed, part: Part) -> bytes:
-    array: NDArray[Any] = getattr(tensor, part.field)
+    owner = tensor.low_rank if part.field in ("left", "right", "scale") else tensor
+    array: NDArray[Any] = getattr(owner, part.field)
     return array.astype(DTYPES[part.kind], copy=False).tobytes()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.arch.noise import random_bits, stream_of
-from core.arch.params import Role, param_table
+from core.arch.params import Param, Role, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.grid import Grid
 from core.artifact.quant import Quant, stored_format
@@ -42,6 +42,7 @@ def rounded_grids(spec: ModelSpec, quant: Quant, qat: Qat) -> dict[str, Grid]:
     for row in param_table(spec):
         if row.role in roles and stored_format(row, quant) != "fp16":
             grids[row.name] = quant.grid(row.role)
+            _require_rows(row, quant)
             if quant.grid(row.role).quantile < 1:
                 raise ValueError(
                     f"qat: {row.role} has steps by quantile {quant.grid(row.role).quantile}, which "
@@ -49,6 +50,16 @@ def rounded_grids(spec: ModelSpec, quant: Quant, qat: Qat) -> dict[str, Grid]:
                     "of qat.roles"
                 )
     return grids
+
+
+def _require_rows(row: Param, quant: Quant) -> None:
+    """Training follows levels of rows alone."""
+    form, group = stored_format(row, quant), quant.group(row)
+    if form == "fp8" or group:
+        raise ValueError(
+            f"qat: {row.role} is {form} in groups of {group or 'a row'}, which training does not "
+            f"follow; store it as int8 to int2 by row, or leave the role out of qat.roles"
+        )
 
 
 def noise_keys(seed: int, step: int, count: int) -> NDArray[np.uint32]:

@@ -11,7 +11,9 @@ from core.arch.noise import normal
 from core.artifact.allocation import Worth, allocated, anisotropy, gain_bits, tilt
 from core.artifact.gptq import Feedback, Matrix, Steps, feedback, gptq, no_feedback
 from core.artifact.grid import Grid
-from core.artifact.quant import Packed, Quant, dequantize, row_scales
+from core.artifact.packed import Packed, dequantize
+from core.artifact.quant import Quant
+from core.artifact.rounding import row_scales
 from core.artifact.sums import Rule, output_errors
 from tests.core.test_gptq import problem
 

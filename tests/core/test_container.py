@@ -19,8 +19,9 @@ from core.arch.params import Weights, init_params, num_params
 from core.arch.spec import ModelSpec
 from core.artifact import header
 from core.artifact.container import Artifact, identity, inspect, payload, read, weights, write
-from core.artifact.quant import Format, Packed, Quant, Width, dequantize, quantize
-from core.artifact.table import dump
+from core.artifact.packed import Packed, dequantize
+from core.artifact.quant import Format, Quant, Width, quantize
+from core.artifact.table import FORMAT_VERSION, dump
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "payload.txt"
 TINY = ModelSpec(
@@ -313,9 +314,12 @@ def spec_field(**fields: Any) -> Callable[[dict[str, Any]], object]:
         (tensor_field(1, name="blocks.0.attn.c_k.weight"), "two tensors are named"),
         (tensor_field(0, name="zebra"), "out of order"),
         (tensor_field(0, name="\x1b[31m"), "no short printable name"),
-        (tensor_field(0, values="int3"), "expected 'int8' or 'int16' or 'fp16', found 'int3'"),
+        (
+            tensor_field(0, values="int3"),
+            "expected 'int8' or 'int16' or 'fp8' or 'fp16', found 'int3'",
+        ),
         (tensor_field(0, trellis=16), "written by a newer version"),
-        (tensor_field(0, trellis=8), "fp16 values take no scale and no trellis"),
+        (tensor_field(0, trellis=8), "float16 values take no trellis"),
         (tensor_field(1, trellis=8), "its identity is"),
         (tensor_field(0, shape=[16, 8]), "do not fit its model_spec"),
         (tensor_field(0, shape=[1 << 40, 1 << 40]), "the shapes in it take"),
@@ -327,6 +331,18 @@ def spec_field(**fields: Any) -> Callable[[dict[str, Any]], object]:
         (tensor_field(1, streams=[1, 9]), "lie in streams"),
         (tensor_field(1, streams=[1]), "lie in streams"),
         (tensor_field(0, bits=3), "no field 'bits'"),
+        (tensor_field(1, group_size=0), "says nothing, of .'group_size'"),
+        (tensor_field(1, rank=0), "says nothing"),
+        (tensor_field(1, group_size=-16), "levels in groups of -16"),
+        (tensor_field(1, group_size=7), "levels in groups of 7"),
+        (tensor_field(0, group_size=2), "levels in groups of 2"),  # it has no scale
+        (tensor_field(1, group_size=1 << 70), "levels in groups of"),
+        (tensor_field(1, group_size="8"), "expected int, found '8'"),
+        (tensor_field(1, group_size=16), "its tensors are of format version 2"),
+        (tensor_field(1, rank=-1), "rank -1 exceeds"),
+        (tensor_field(1, rank=1 << 40), "rank 1099511627776 exceeds 1024"),
+        (tensor_field(1, rank=2, streams=[1, 1, 1, 1]), "lie in streams"),
+        (tensor_field(1, values="fp8"), "of format version 2"),
         (lambda whole: whole["tensors"][0].pop("trellis"), "trellis"),
         (tensor_field(1, streams=[1, 1]), "the shapes in it take"),
         (stream_field(0, codec=99), "codec id 99 is unknown"),
@@ -406,8 +422,8 @@ def test_a_trellis_goes_through_a_file() -> None:
 
 def test_newer_format_version() -> None:
     data = bytearray(write(every_kind()))
-    data[4] = 2
-    with pytest.raises(ValueError, match="format 2, written by a newer version"):
+    data[4] = FORMAT_VERSION + 1
+    with pytest.raises(ValueError, match="format 3, written by a newer version"):
         read(bytes(data))
 
 

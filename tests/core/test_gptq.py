@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from core.arch.noise import normal
 from core.artifact.gptq import DAMPING, gptq_rows, weighted_errors
 from core.artifact.grid import Grid
-from core.artifact.quant import quantize_rows
+from core.artifact.rounding import quantize_rows
 from core.artifact.sums import BLOCK
 
 GRID = Grid(bits=4, sigmas=4.0)

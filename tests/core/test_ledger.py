@@ -12,7 +12,7 @@ from core.artifact.ledger import (
     ledger,
     require_fits,
 )
-from core.artifact.quant import Packed
+from core.artifact.packed import Packed
 
 
 def model() -> bytes:

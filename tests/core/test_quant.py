@@ -11,17 +11,9 @@ from core.arch.noise import normal
 from core.arch.params import init_params, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.grid import Grid, sigma
-from core.artifact.quant import (
-    ABSMAX,
-    FP16_TINY,
-    Packed,
-    Quant,
-    dequantize,
-    quantize,
-    quantize_rows,
-    stored_format,
-    to_fp16,
-)
+from core.artifact.packed import Packed, dequantize
+from core.artifact.quant import Quant, quantize, stored_format
+from core.artifact.rounding import ABSMAX, FP16_TINY, quantize_rows, to_fp16
 from core.artifact.scales import log_scale_from_float, log_scale_to_float
 
 TINY = ModelSpec(

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from core.arch.noise import normal
 from core.artifact.codecs import decode, encode
 from core.artifact.grid import Grid
-from core.artifact.quant import quantize_rows
 from core.artifact.rans import LOW, lanes_of
+from core.artifact.rounding import quantize_rows
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rans.txt"
 shapes = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 60)), max_size=4)

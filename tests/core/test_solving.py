@@ -17,7 +17,9 @@ from core.artifact.codecs import decode, encode
 from core.artifact.container import Artifact, identity, inspect, read, write
 from core.artifact.container import weights as unpack
 from core.artifact.groups import grouped_levels
-from core.artifact.quant import Packed, Quant, Width, dequantize, narrow, quantize
+from core.artifact.packed import Packed, dequantize
+from core.artifact.quant import Quant, Width, quantize
+from core.artifact.rounding import narrow
 from core.artifact.solving import (
     Calibration,
     solve,

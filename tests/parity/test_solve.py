@@ -12,7 +12,8 @@ from core.arch.noise import normal
 from core.arch.params import Weights, param_table
 from core.artifact.container import Artifact, identity, weights_in, write
 from core.artifact.gptq import Matrix, Steps, feedbacks, gptq, never_worse
-from core.artifact.quant import Quant, dequantize
+from core.artifact.packed import dequantize
+from core.artifact.quant import Quant
 from core.artifact.solving import Calibration, solve, solve_tensors, solver_name
 from core.artifact.sums import REFERENCE, Float, Rule, Solver, output_errors
 from core.artifact.trellis import RUN, trellis_levels, trellis_values

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.artifact.container import Artifact, write
-from core.artifact.quant import Packed
+from core.artifact.packed import Packed
 from core.data.shards import open_split
 from core.data.tokenizer import open_tokenizer
 from tests.planted import Shards, shards

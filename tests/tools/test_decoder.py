@@ -19,13 +19,16 @@ import pytest
 
 from core.arch.params import Weights
 from core.artifact import header
-from core.artifact.container import Artifact, write
+from core.artifact.container import Artifact, read, write
 from core.artifact.container import weights as unpack
-from core.artifact.quant import Packed, Quant, quantize
+from core.artifact.packed import Packed
+from core.artifact.quant import Quant, quantize
 from core.artifact.solving import Calibration, solve_tensors, solver_name
 from core.artifact.table import dump
 from tests.core.test_container import TINY, every_kind, perturbed, tiny_artifact
+from tests.core.test_formats import second_version
 from tests.core.test_solving import hessians
+from tests.parity.cases import spec_of
 from tests.tools.test_golf import golf
 from tools.bundling.decoder import PLAIN, codecs_in, decoder
 
@@ -69,7 +72,19 @@ CASES: dict[str, tuple[Callable[[], Artifact], str]] = {
     "trellis": (lambda: solved(mlp="int5", trellis=4, trellis_lambda=0.0), "rans"),
     "columns": (lambda: solved(mlp="int6", steps="columns", trellis=8), "best"),
     "every kind": (every_kind, "best"),
+    "ternary": (lambda: signs("ternary"), "best"),
+    "binary": (lambda: signs("binary"), "lzma"),
+    "fp8": (lambda: of(embed="fp8", mlp="fp8", mlp_group=8), "rans"),
+    "groups": (lambda: of(attn_group=8, mlp_group="tensor", scale_format="log8"), "best"),
+    "second version": (second_version, "best"),
 }
+
+
+def signs(form: str) -> Artifact:
+    """Of a model whose matrices are multiplied as they are stored."""
+    spec = spec_of(form)
+    quant = Quant(attn=form, mlp=form, keep_below=0)
+    return Artifact(spec, tuple(quantize(perturbed(spec), spec, quant)))
 
 
 @cache
@@ -241,6 +256,22 @@ def test_the_checksums_are_of_what_is_there() -> None:
     whole["streams"][0]["crc32"] = crc
     with pytest.raises(ValueError, match="its identity is another"):
         reader()(header.seal(dump(whole), sha) + bytes(data[end:]))
+
+
+def test_groups_as_rows_are_told() -> None:
+    """As ternary models of the first version had them: their shapes are in no file."""
+    spec = spec_of("ternary")
+    tensors = Artifact(spec, signs("ternary").tensors).tensors
+    rows = [
+        replace(t, shape=shape, values=t.values.reshape(shape), group_size=0)
+        if t.group_size and (shape := (t.size // t.group_size, t.group_size))
+        else t
+        for t in tensors
+    ]
+    old = write(Artifact(spec, tuple(rows)))
+    same(unpack(read(old)), unpack(signs("ternary")))
+    with pytest.raises(ValueError, match="golf pack makes format 2"):
+        reader()(old)
 
 
 def test_a_spec_changes_nothing() -> None:

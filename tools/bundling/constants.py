@@ -98,6 +98,14 @@ class Constants(ast.NodeTransformer):
             return node
         return _worked_out(node, COMPARE[type(node.ops[0])], [node.left, node.comparators[0]])
 
+    def visit_Dict(self, node: ast.Dict) -> ast.expr:
+        """Without `**{}`."""
+        self.generic_visit(node)
+        pairs = zip(node.keys, node.values, strict=True)
+        kept = [(key, value) for key, value in pairs if key is not None or not _is_empty(value)]
+        node.keys, node.values = [key for key, _ in kept], [value for _, value in kept]
+        return node
+
     def visit_Call(self, node: ast.Call) -> ast.expr:
         self.generic_visit(node)
         node.args = [part for argument in node.args for part in _spread(argument)]

@@ -6,18 +6,19 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.artifact.codecs import lzma_filters
+from core.artifact.groups import OneBit
 from core.artifact.header import CRC, MAGIC, MAX_HEADER_BYTES, PREFIX, need
+from core.artifact.packed import dequantize
 from core.artifact.packing import bits_unpack, mask_unpack, trits_unpack
-from core.artifact.quant import dequantize
 from core.artifact.rans import rans_decode
 from core.artifact.streams import digest, tensors_of
-from core.artifact.table import FORMAT_VERSION, Row, Stream
+from core.artifact.table import FIRST_VERSION, FORMAT_VERSION, Row, Stream
 from core.artifact.wide import wide_decode
 
 Weights = dict[str, NDArray[np.float32]]
@@ -46,6 +47,9 @@ def read_weights(data: bytes) -> Weights:
 def _weights(plain: dict[str, Any], body: bytes, identity: bytes) -> Weights:
     streams = [Stream(**entry) for entry in plain.pop("streams")]
     places = tuple(tuple(entry.pop("streams")) for entry in plain["tensors"])
+    linear = (plain["model_spec"] or {}).get("linear")
+    grouped = plain["format_version"] == FIRST_VERSION and linear in get_args(OneBit)
+    need(not grouped, f"a {linear} model of format 1 has groups as rows: golf pack makes format 2")
     rows = tuple(Row(**{**row, "shape": tuple(row["shape"])}) for row in plain["tensors"])
     raw, start = list[bytes](), 0
     for stream in streams:

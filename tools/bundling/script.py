@@ -202,9 +202,15 @@ def kind_of(tokenizer: str) -> str:
 def twins_for(recipe: Recipe, kind: str) -> twins.Twins:
     """What this recipe's bundle has in place of the toolkit's own."""
     found = {**twins.ALWAYS, **twins.OF_KIND[kind]}
-    nearest = recipe.quant.solver == "nearest"
-    one = nearest and recipe.quant.codec in ("zlib", "lzma") and not has_wide_levels(recipe)
-    found |= twins.NEAREST if nearest else twins.SOLVED
+    quant = recipe.quant
+    first = not (quant.has_fp8 or quant.has_scale_groups or quant.lqer_rank)
+    nearest = quant.solver == "nearest"
+    plain = nearest and first and quant.scale_format == "fp16"
+    one = plain and quant.codec in ("zlib", "lzma") and not has_wide_levels(recipe)
+    if plain:
+        found |= twins.NEAREST
+    elif first and not nearest and not quant.has_signs:
+        found |= twins.SOLVED
     found |= twins.OF_ONE_CODEC if one else twins.OF_MANY_CODECS
     if recipe.score.subset == "full" and not recipe.score.limit_tokens:
         found |= twins.WHOLE_SPLIT

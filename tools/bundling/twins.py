@@ -19,15 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from core.arch.fields import changed, to_plain
-from core.arch.params import Weights, param_table
+from core.arch.fields import changed
+from core.arch.params import Weights
 from core.arch.spec import ModelSpec
 from core.artifact.codecs import codec_name, decode, lzma_filters, smallest
 from core.artifact.container import Artifact
 from core.artifact.header import CRC, PREFIX, seal
 from core.artifact.ledger import CAP_BYTES
-from core.artifact.quant import Packed, dequantize, matrix_shape
-from core.artifact.table import DTYPES, FORMAT_VERSION, Row, dump
+from core.artifact.packed import Packed, dequantize, matrix_shape
+from core.artifact.table import DTYPES, FIRST_VERSION, Row, dump, version_of
 from core.data.byte_tokenizer import ByteTokenizer
 from core.data.case import CONTROLS
 from core.data.lossy import folded_letters
@@ -129,7 +129,10 @@ class Lead:
         pass
 
 
-def read(data: bytes) -> Weights:
+KINDS = {"int8": "<i1", "int16": "<i2", "fp16": "<f2"}
+
+
+def read(data: bytes, spec: ModelSpec) -> Weights:
     """The weights in the artifact that was just written, all from its bytes."""
     _, _, codec, packed_bytes, raw_bytes, identity = PREFIX.unpack_from(data)
     at = PREFIX.size + CRC.size
@@ -144,15 +147,17 @@ def read(data: bytes) -> Weights:
     sha, found = hashlib.sha256(dump(plain) + b"\n"), Weights()
     for row, place in zip(plain["tensors"], places, strict=True):
         rows, cols = matrix_shape(row["shape"])
-        parts = []
+        parts, scales = [], rows
+        if spec.linear in ("ternary", "binary") and "group_size" in row:
+            scales = rows * cols // row["group_size"]
         for part_of, kind, count in zip(
-            place, (row["values"], row["row_scale"]), (rows * cols, rows), strict=False
+            place, (row["values"], row["row_scale"]), (rows * cols, scales), strict=False
         ):
-            dtype = np.dtype(DTYPES[kind])
+            dtype = np.dtype(KINDS[kind])
             part = streams[part_of].read(count * dtype.itemsize)
             sha.update(part)
             parts.append(np.frombuffer(part, dtype).astype(np.float32))
-        weight = parts[0].reshape(rows, cols)
+        weight = parts[0].reshape(scales, -1)
         for scale in parts[1:]:
             weight = weight * scale[:, None]
         found[row["name"]] = weight.reshape(row["shape"])
@@ -162,9 +167,7 @@ def read(data: bytes) -> Weights:
 
 
 def weights_in(data: bytes, spec: ModelSpec) -> Weights:
-    """In the shapes of the model: a file may have groups as rows."""
-    found = read(data)
-    return {row.name: found[row.name].reshape(row.shape) for row in param_table(spec)}
+    return read(data, spec)
 
 
 def solved_in(data: bytes, spec: ModelSpec) -> Weights:
@@ -196,7 +199,7 @@ def solved_in(data: bytes, spec: ModelSpec) -> Weights:
         found[row["name"]] = dequantize(tensor)
     if sha.digest() != identity:
         raise ValueError("the artifact is not what was written")
-    return {row.name: found[row.name].reshape(row.shape) for row in param_table(spec)}
+    return found
 
 
 ENCODERS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
@@ -270,13 +273,17 @@ def write(artifact: Artifact, codec: str) -> bytes:
         sizes = {"packed_bytes": len(packed), "raw_bytes": len(raw)}
         plain["streams"].append({"codec": codec_id, "crc32": zlib.crc32(packed), **sizes})
         body += packed
-    return seal(dump(plain), identity(artifact)) + body
+    return seal(dump(plain), identity(artifact), version_for(artifact.tensors)) + body
+
+
+def version_for(tensors: tuple[Packed, ...]) -> int:
+    return FIRST_VERSION + any(True for tensor in tensors if tensor.group_size)
 
 
 def plain_header(spec: ModelSpec | None, tensors: tuple[Packed, ...]) -> dict[str, Any]:
     """With a model_spec that is a constant of the script."""
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": version_for(tensors),
         "model_spec": changed(spec),
         "solver": "rtn",
         "tensors": [
@@ -287,6 +294,7 @@ def plain_header(spec: ModelSpec | None, tensors: tuple[Packed, ...]) -> dict[st
                 "row_scale": None if tensor.row_scale is None else "fp16",
                 "col_scale": None,
                 "trellis": 0,
+                **({"group_size": tensor.group_size} if tensor.group_size else {}),
             }
             for tensor in tensors
         ],
@@ -296,10 +304,10 @@ def plain_header(spec: ModelSpec | None, tensors: tuple[Packed, ...]) -> dict[st
 def header_of_rows(spec: ModelSpec, solver: str, rows: list[Row]) -> dict[str, Any]:
     """With a model_spec that is a constant of the script."""
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": version_of(rows),
         "model_spec": changed(spec),
         "solver": solver,
-        "tensors": [to_plain(row) for row in rows],
+        "tensors": [row.plain() for row in rows],
     }
 
 
