@@ -12,6 +12,7 @@ from core.arch.params import Param, Role, Weights, check_weights, param_table
 from core.arch.spec import ModelSpec
 from core.artifact.grid import Array, Grid
 from core.artifact.groups import OneBit, grouped_levels
+from core.artifact.lowrank import MAX_CORRECTION
 from core.artifact.packed import Packed, States, matrix_shape
 from core.artifact.rounding import FP16_TINY, quantize_float8, quantize_rows, to_fp16
 
@@ -58,7 +59,9 @@ class Quant:
     codec: CodecChoice = "zlib"
     solver: Literal["nearest", "gptq"] = "nearest"  # gptq: by its inputs
     calibration_batches: int = 16  # training steps' tokens that gptq measures the inputs on
-    lqer_rank: int = 0  # of what corrects the worst matrices; not in runs yet, which say so
+    lqer_rank: int = 0  # outer products that correct each of the worst matrices: lqer.py
+    lqer_matrices: int = 3  # so many of them
+    lqer_bits: int = 4  # of the levels of both sides
     steps: Steps = "rows"  # how wide they are; allocation.py says what the others do
     step_scale: float = 1.0  # times every one, when packed: the constant that meets a byte target
     trellis: States = 0  # that levels run through; 0: none
@@ -78,6 +81,12 @@ class Quant:
                 f"quant: steps {self.steps} and trellis {self.trellis} are of quant.solver=gptq, "
                 f"found {self.solver}"
             )
+        for name, least, most in (
+            *(("lqer_rank", 0, MAX_CORRECTION), ("lqer_matrices", 1, 1 << 16)),
+            ("lqer_bits", 2, 8),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"quant: {name} {getattr(self, name)} must be {least} to {most}")
         for role in get_args(Role):
             self.grid(role)  # raises where its fields do not fit
         for group in self.groups:

@@ -23,6 +23,7 @@ from core.artifact.gptq import (
     no_feedback,
 )
 from core.artifact.grid import Array
+from core.artifact.lqer import corrected
 from core.artifact.packed import Levels, Packed, dequantize, matrix_shape
 from core.artifact.quant import Quant, quantize, quantized, stored_format
 from core.artifact.rounding import narrow
@@ -86,7 +87,8 @@ def solve(
     if quant.solver == "gptq":
         rows = [row for row in param_table(spec) if solvable(row, quant)]
         found |= {packed.name: packed for packed in solved(rows, weights, quant, known, solver)}
-    return [found[name] for name in sorted(found)]
+    every = [found[name] for name in sorted(found)]
+    return corrected(param_table(spec), every, weights, quant, known.hessians)
 
 
 def solve_tensors(
@@ -94,17 +96,15 @@ def solve_tensors(
 ) -> list[Packed]:
     """Weights that no recipe tells anything of: matrices as quant.mlp has it, vectors as fp16."""
     rows = rows_of(weights)
+    chosen = [row for row in rows if quant.solver == "gptq" and solvable(row, quant)]
     found = [
         quantized(row, np.asarray(weights[row.name], np.float32), quant)
         for row in rows
-        if not solvable(row, quant)
+        if row not in chosen
     ]
-    rows = [row for row in rows if solvable(row, quant)]
-    if quant.solver == "gptq":
-        found += solved(rows, weights, quant, known, solver)
-    else:
-        found += [quantized(row, np.asarray(weights[row.name], np.float32), quant) for row in rows]
-    return sorted(found, key=lambda packed: packed.name)
+    found += solved(chosen, weights, quant, known, solver)
+    every = sorted(found, key=lambda packed: packed.name)
+    return corrected(rows, every, weights, quant, known.hessians)
 
 
 def rows_of(weights: Weights) -> list[Param]:
@@ -125,9 +125,9 @@ def unknown(rows: Iterable[Param], quant: Quant, known: Calibration) -> list[str
 
 def solver_name(quant: Quant) -> str:
     """As a file's header tells it."""
-    if quant.solver == "nearest":
-        return "rtn"
-    return f"gptq+trellis{quant.trellis}" if quant.trellis else "gptq"
+    parts = ["rtn" if quant.solver == "nearest" else "gptq"]
+    parts += [f"trellis{quant.trellis}"] * bool(quant.trellis)
+    return "+".join(parts + [f"lqer{quant.lqer_rank}"] * bool(quant.lqer_rank))
 
 
 def solved(

@@ -17,7 +17,6 @@ from core.train.clock import BudgetClock
 from core.train.events import (
     Events,
     log_artifact,
-    log_note,
     log_phases,
     log_scored,
     log_verdict,
@@ -73,8 +72,6 @@ def finish(
         log_artifact(events, recipe, artifact, ledger(model, code_bytes))
         return model
 
-    for said in unmet(recipe):
-        log_note(events, said)
     before = scored("pre_quantization", weights, validation.plain())
     model = lead.share(lead.alone(packing))
     packed = weights_in(model, recipe.arch)
@@ -94,12 +91,6 @@ def finish(
         ledger=counts,
         phases_s=clock.phases(),
     )
-
-
-def unmet(recipe: Recipe) -> list[str]:
-    """What its quantizer is told to do and runs cannot do yet, and what they do."""
-    rank = recipe.quant.lqer_rank
-    return [f"quant.lqer_rank {rank} is not in runs yet: packed without it"] if rank else []
 
 
 def look(
@@ -144,7 +135,7 @@ def pack(
     """Quantize by the recipe and write the artifact."""
     quant = recipe.quant
     with clock.phase("quantize"):
-        if quant.solver == "gptq":
+        if quant.solver == "gptq" or quant.lqer_rank:
             tensors = solve(weights, recipe.arch, quant, known, solver)
             artifact = Artifact(recipe.arch, tuple(tensors), solver_name(quant))
         else:
