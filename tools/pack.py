@@ -63,6 +63,12 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
         "NAME.fisher and NAME.counts, of its rows",
     )
     parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure the inputs on the recipe's training data, as a run does, and keep them in "
+        "RUN/hessians.safetensors, where later commands find them",
+    )
+    parser.add_argument(
         "--code-bytes", type=int, metavar="N", help="of the code (default: the recipe's bundle)"
     )
     add_backend(
@@ -74,13 +80,17 @@ def subject_of(args: argparse.Namespace) -> Subject:
     """What the command line names, the engine among it."""
     if args.code_bytes is not None and args.code_bytes < 0:
         raise UsageError(f"--code-bytes {args.code_bytes} must not be negative")
+    if args.calibrate and (args.hessians or args.tensors):
+        raise UsageError("--calibrate measures a run's own; --hessians and --tensors name others")
     if args.tensors:
         changes = [word for word in (args.run_folder, *args.changes) if word]
         found = of_tensors(args.tensors, changes, args.hessians, args.code_bytes)
     elif args.run_folder is None:
         raise UsageError("name a folder of runs/, or weights with --tensors FILE")
     else:
-        found = of_run(Path(args.run_folder), args.changes, args.hessians, args.code_bytes)
+        backend = choose(args.backend or "auto") if args.calibrate else ""
+        folder = Path(args.run_folder)
+        found = of_run(folder, args.changes, args.hessians, args.code_bytes, backend)
     return replace(found, solver=solver_of(args.backend and choose(args.backend)))
 
 

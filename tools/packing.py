@@ -30,6 +30,7 @@ from core.train.recipe import Recipe, with_changes
 from core.train.run_folder import load_recipe, load_weights
 from tools.backends import load
 from tools.bundling.script import code_bytes
+from tools.calibrating import known_of, measured_and_kept
 from tools.say import UsageError, note
 from tools.tensors import read_calibration, read_tensors
 
@@ -58,7 +59,7 @@ class Subject:
         else:
             tensors = solve(self.weights, self.recipe.arch, quant, self.known, self.solver)
         blind = not self.known.hessians and not quant.trellis
-        name = "rtn" if blind else solver_name(quant)
+        name = solver_name(replace(quant, solver="nearest", steps="rows") if blind else quant)
         return Artifact(self.recipe.arch if self.recipe else None, tuple(tensors), name)
 
     def code(self, quant: Quant) -> int:
@@ -69,18 +70,31 @@ class Subject:
 
 
 def of_run(
-    folder: Path, changes: Sequence[str], hessians: Path | None, code: int | None
+    folder: Path,
+    changes: Sequence[str],
+    hessians: Path | None,
+    code: int | None,
+    backend: str = "",
 ) -> Subject:
-    """A run's weights by its recipe, changed in the quant section alone."""
+    """A run's weights by its recipe, changed in the quant section alone.
+
+    backend: which engine measures their inputs; none: what is known of them is what a file says.
+    """
     _require_quant(changes)
     try:
         recipe = with_changes(load_recipe(folder), changes)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    weights = load_weights(folder)
+    known = (
+        measured_and_kept(folder, recipe, weights, backend)
+        if backend
+        else known_of(folder, hessians)
+    )
     return Subject(
-        weights=load_weights(folder),
+        weights=weights,
         quant=recipe.quant,
-        known=read_calibration(hessians),
+        known=known,
         recipe=recipe,
         code_bytes=code,
     )
@@ -160,7 +174,8 @@ def say_unknown(subject: Subject) -> None:
     said = "no matrix has a Hessian"
     if subject.known.hessians:
         said = f"{len(missing)} of the matrices have no Hessian, as {missing[0]}"
-    note(f"{said}: to the nearest level; --hessians FILE tells them")
+    how = "" if subject.recipe is None else "--calibrate measures them, "
+    note(f"{said}: to the nearest level; {how}--hessians FILE tells them")
 
 
 def _require_quant(changes: Sequence[str]) -> None:

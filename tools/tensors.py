@@ -61,6 +61,13 @@ def read_calibration(path: Path | None) -> Calibration:
     )
 
 
+def calibration_arrays(known: Calibration) -> dict[str, NDArray[np.float64]]:
+    """What read_calibration reads, by the names that it has in a file."""
+    fisher = {f"{name}.fisher": array for name, array in known.fisher.items()}
+    counts = {f"{name}.counts": array for name, array in known.counts.items()}
+    return {**known.hessians, **fisher, **counts}
+
+
 def _table(data: bytes) -> tuple[dict[str, Any], int]:
     """The rows by name, and where the numbers begin."""
     size = int.from_bytes(data[:8], "little")

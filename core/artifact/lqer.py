@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +21,7 @@ _REACHES = (1.0, 0.85, 0.7, 0.55, 0.4)  # of the largest number, tried for the l
 
 
 def corrected(
-    rows: list[Param],
+    rows: Iterable[Param],
     tensors: list[Packed],
     weights: Weights,
     quant: Quant,

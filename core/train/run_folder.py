@@ -2,7 +2,8 @@
 
 recipe.json, log.txt (the lines that other people's tools grep), log.jsonl (every event with all its
 fields), weights.safetensors (averaged weights, float32, neutral names), model.bin (the artifact),
-checkpoint.safetensors (the loop's whole state, while it runs).
+checkpoint.safetensors (the loop's whole state, while it runs), hessians.safetensors (what was
+measured of these weights' inputs, once a command has).
 """
 
 from __future__ import annotations
@@ -150,6 +151,35 @@ def load_weights(folder: Path) -> Weights:
     if not path.is_file():
         raise ValueError(f"{folder} holds no weights: no weights.safetensors in it")
     return {name: array.astype("float32") for name, array in _load(path).items()}
+
+
+def save_hessians(folder: Path, arrays: dict[str, NDArray[Any]]) -> Path:
+    """hessians.safetensors, with the sha256 of the weights that they are of; where it is now."""
+    from safetensors.numpy import save
+
+    path = folder / "hessians.safetensors"
+    told = {"weights": _weights_hash(folder)}
+    _write_atomically(path, save(dict(sorted(arrays.items())), told))
+    return path
+
+
+def kept_hessians(folder: Path) -> Path | None:
+    """The file, where there is one of the weights that the folder holds."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / "hessians.safetensors"
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "numpy") as file:
+            told = (file.metadata() or {}).get("weights")
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read as safetensors: {error}") from None
+    return path if told == _weights_hash(folder) else None
+
+
+def _weights_hash(folder: Path) -> str:
+    return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
 
 
 def load_state(folder: Path, spec: ModelSpec) -> dict[str, Any] | None:
