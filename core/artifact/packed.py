@@ -77,6 +77,10 @@ class Packed:
     def size(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def is_float8(self) -> bool:
+        return self.values.dtype == np.uint8
+
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """(rows, cols) of a tensor read as a matrix; a scalar is 1 x 1."""
@@ -86,7 +90,7 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 def dequantize(packed: Packed) -> Array:
     """The weight, float32, of `packed.shape`; equal bits on every machine."""
     shape = matrix_shape(packed.shape)
-    if packed.values.dtype == np.uint8:
+    if packed.is_float8:
         weight = float8_values(packed.values.astype(np.uint8)).reshape(shape)
     else:
         weight = packed.values.astype(np.float32).reshape(shape)

@@ -162,14 +162,12 @@ def quantize(weights: Weights, spec: ModelSpec, quant: Quant) -> list[Packed]:
     """Every parameter of `spec`, stored as `quant` says, sorted by name."""
     check_weights(weights, spec, "quantize")
     rows = sorted(param_table(spec), key=lambda row: row.name)
-    return [_stored(row, np.asarray(weights[row.name], np.float32), spec, quant) for row in rows]
-
-
-def _stored(row: Param, weight: Array, spec: ModelSpec, quant: Quant) -> Packed:
-    """One weight in its format."""
-    if quant.has_signs and stored_format(row, quant) in get_args(OneBit):
-        return _signs(row, weight, spec, quant)
-    return quantized(row, weight, quant)
+    return [
+        _signs(row, np.asarray(weights[row.name], np.float32), spec, quant)
+        if quant.has_signs and stored_format(row, quant) in get_args(OneBit)
+        else quantized(row, np.asarray(weights[row.name], np.float32), quant)
+        for row in rows
+    ]
 
 
 def _signs(row: Param, weight: Array, spec: ModelSpec, quant: Quant) -> Packed:

@@ -33,11 +33,14 @@ def quantize_rows(weight: Array, grid: Grid, name: str = "weight") -> tuple[Leve
     """
     scale = row_scales(weight, grid, name)
     with np.errstate(over="ignore"):
-        step = scale_values(scale) if grid.log_scales else scale.astype(np.float32)
-        levels = np.rint(weight / step[:, None])
+        levels = np.rint(weight / _values(scale, grid)[:, None])
     if grid.last > 127:
         return narrow(np.clip(levels, -grid.last, grid.last)), scale
     return np.clip(levels, -grid.last, grid.last).astype(np.int8), scale
+
+
+def _values(scale: Scales, grid: Grid) -> Array:
+    return scale_values(scale) if grid.log_scales else scale.astype(np.float32)
 
 
 def narrow(levels: NDArray[Any]) -> Levels:

@@ -76,7 +76,7 @@ WRONG = {
     "score.batch=0": "score.batch 0 must be at least 1",
     "score.limit_tokens=-1": "score.limit_tokens -1 must not be negative",
     "precision=fp16": "precision: expected 'autocast' or 'cast' or 'fp32', found 'fp16'",
-    "quant.mlp=int9": "'int2' or 'ternary' or 'binary' or 'fp16', found 'int9'",
+    "quant.mlp=int9": "'int2' or 'ternary' or 'binary' or 'fp8' or 'fp16', found 'int9'",
     "quant.attn_sigmas=-1": "quant: sigmas -1.0 must be at least 0 and finite",
     "quant.embed_quantile=0": "quant: quantile 0.0 must be over 0, to 1",
 }

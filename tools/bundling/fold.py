@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from types import SimpleNamespace
 from typing import Any, get_args
 
 from core.arch.fields import changed, from_plain, to_plain
@@ -58,6 +59,8 @@ CHECKED = {"check_weights", "check_snapshot", "_check_step", "_check_place"}
 CHECKED |= {"data_identity"}  # what a checkpoint is held to
 CHECKED_CLASSES = {"Packed", "Artifact"}
 NAMED_BY_WORDS = ("LINES",)  # tables asked for words that are spelled in the code
+# What tensors of a file of the first format version say: nothing of what the second one has.
+FIRST = SimpleNamespace(is_float8=False, group_size=0, low_rank=None, rank=0, version=1)
 # What follows from the recipe or a part of it, and constants, alone.
 FOLLOWS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (longest, num_skips, method)}
 Scope = dict[str, str]  # variable: kind
@@ -95,8 +98,16 @@ def values_of(recipe: Recipe) -> dict[str, Any]:
         **({"Rounding": None} if recipe.qat.form == "none" else {}),
         **({"Side": None, "Sides": None} if recipe.score.adapt == "none" else {}),
         **({"Protocol": CHUNKED} if recipe.score.windows_by == CHUNKED else {}),
+        **({} if _has_newer(recipe) else {"Packed": FIRST, "Row": FIRST}),
         **({"Grid": grids[0]} if all(grid == grids[0] for grid in grids) else {}),
     }
+
+
+def _has_newer(recipe: Recipe) -> bool:
+    """Whether its artifacts may be of the second format version."""
+    quant = recipe.quant
+    signs = quant.has_signs or quant.has_fp8 or quant.has_scale_groups
+    return signs or quant.lqer_rank > 0
 
 
 class Fold(Constants):
@@ -205,7 +216,7 @@ class Fold(Constants):
             if done.func.id == "replace" and kinds[0] == "ModelSpec" and not self._has_longer_rows:
                 return done.args[0]  # the spec for rows that never come
         if isinstance(done.func, ast.Name) and len(kinds) == 1 and kinds[0] is not None:
-            if done.func.id == "to_plain":
+            if done.func.id == "to_plain" and kinds[0] in SECTIONS:
                 return plain_literal(self.values[kinds[0]])
             if done.func.id == "as_plain":
                 return plain_literal(self.values[kinds[0]], as_plain(self.values["Recipe"]))

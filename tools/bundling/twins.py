@@ -147,17 +147,17 @@ def read(data: bytes, spec: ModelSpec) -> Weights:
     sha, found = hashlib.sha256(dump(plain) + b"\n"), Weights()
     for row, place in zip(plain["tensors"], places, strict=True):
         rows, cols = matrix_shape(row["shape"])
-        parts, scales = [], rows
         if spec.linear in ("ternary", "binary") and "group_size" in row:
-            scales = rows * cols // row["group_size"]
+            rows, cols = rows * cols // row["group_size"], row["group_size"]
+        parts = []
         for part_of, kind, count in zip(
-            place, (row["values"], row["row_scale"]), (rows * cols, scales), strict=False
+            place, (row["values"], row["row_scale"]), (rows * cols, rows), strict=False
         ):
             dtype = np.dtype(KINDS[kind])
             part = streams[part_of].read(count * dtype.itemsize)
             sha.update(part)
             parts.append(np.frombuffer(part, dtype).astype(np.float32))
-        weight = parts[0].reshape(scales, -1)
+        weight = parts[0].reshape(rows, cols)
         for scale in parts[1:]:
             weight = weight * scale[:, None]
         found[row["name"]] = weight.reshape(row["shape"])
