@@ -176,11 +176,9 @@ def _check_newer(row: Row, entry: dict[str, Any], where: str) -> None:
     spelled = row.plain()
     fits = {**spelled, "shape": list(row.shape), "streams": entry["streams"]} == entry
     need(fits, f"{where}: a field that says nothing, of {sorted({*entry} - {*spelled})[:9]}")
-    size = math.prod(row.shape)
-    whole = row.group_size == 0 or (
-        row.group_size > 0 and row.row_scale and size % row.group_size == 0
-    )
-    need(bool(whole), f"{where}: {size} levels in groups of {row.group_size}")
+    size, group = math.prod(row.shape), row.group_size
+    whole = group == 0 or (group > 0 and row.row_scale is not None and size % group == 0)
+    need(whole, f"{where}: {size} levels in groups of {group}")
     need(0 <= row.rank <= MAX_CORRECTION, f"{where}: rank {row.rank} exceeds {MAX_CORRECTION}")
 
 

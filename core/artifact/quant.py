@@ -41,7 +41,7 @@ class Quant:
     attn: Format = "int8"
     mlp: Format = "int8"
     control: Format = "fp16"
-    embed_sigmas: float = 0.0
+    embed_sigmas: float = 0.0  # k of SDClip: a step of k / qmax sigmas; from 10 on it clips nothing
     head_sigmas: float = 0.0
     attn_sigmas: float = 0.0
     mlp_sigmas: float = 0.0
