@@ -131,6 +131,26 @@ class Learner:
         sums = [checksum(part[name]) for part in parts for name in sorted(part)]
         return {"sums": np.array(mx.stack(sums)), "steps": np.array([self._steps])}
 
+    def lasting(self) -> dict[str, NDArray[Any]]:
+        """Copies of what goes on behind a chunk or a `reset`: weights, momentum and a warm A."""
+        return {name: np.array(held) for name, held in self._kept().items()}
+
+    def go_on(self, held: dict[str, NDArray[Any]]) -> None:
+        """Go on from there; as many adapters were reset."""
+        found = {name: self._put(held[name]) for name in self._kept()}
+        self._speed = {name: found[f"speed {name}"] for name in self._speed}
+        self._sets = {name: found.get(name, held) for name, held in self._sets.items()}
+        if self._how.descends:
+            self._load({name: found[f"weight {name}"] for name in parameters(self.model)})
+
+    def _kept(self) -> Arrays:
+        """The arrays that neither a reset nor a new phase makes anew."""
+        found = {f"speed {name}": held for name, held in self._speed.items()}
+        if self._how.descends:
+            found |= {f"weight {n}": held for n, held in parameters(self.model).items()}
+        downs = [_names(size)[0] for size in self._places] if self._how.lora.warm_a else []
+        return found | {name: self._sets[name] for name in downs if name in self._sets}
+
     def _move(self, name: str, grad: array) -> None:
         """AdamW of one array."""
         lora, mean, square = self._how.lora, f"mean {name}", f"square {name}"

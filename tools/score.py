@@ -111,11 +111,6 @@ def run(args: argparse.Namespace) -> int:
             adapt=args.adapt,
         )
         settings = with_numbers(settings, args.adapt_set)
-        if args.resume and args.adapt != "none":
-            raise ValueError(
-                f"--resume with --adapt {args.adapt}: what a model has learned on the way is not "
-                "kept; score from the start"
-            )
     except ValueError as error:
         raise UsageError(str(error)) from None
     fields = score_artifact(

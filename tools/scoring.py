@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from copy import copy
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from core.score.adapting import Learned
 from core.score.bpb import Tally
 from core.score.resume import Task, load_state, save_state
 from core.score.rules import EVAL_S
@@ -20,17 +22,27 @@ from tools.say import note
 
 SAVE_EVERY_S = 30.0
 STOPPING = b"\nstopping behind this batch, to keep what is done; Ctrl-C again: at once\n"
+PART = "chunk or batch of documents"
+NOTHING_WHOLE = f"no {PART} has ended yet, and what was learned is whole behind one only"
 TELL_AFTER_S = 3.0  # plain lines: the first after this, then one for every twentieth
 
 
 class Keeper:
-    """Saves the tally every so often, and at Ctrl-C or SIGTERM once the batch is added up."""
+    """Saves the tally every so often, and at Ctrl-C or SIGTERM once the batch is added up.
 
-    def __init__(self, group: Any, path: Path | None = None, task: Task | None = None) -> None:
+    Of a model that learns: as it was behind the last chunk or batch of documents, when what had
+    been learned was whole. That is held in memory until it is saved.
+    """
+
+    def __init__(
+        self, group: Any, path: Path | None = None, task: Task | None = None, learns: bool = False
+    ) -> None:
         self.group = group  # of ranks that score together: the first one writes and talks
         self.leads = group.rank == 0
         self.path = path
         self.task = task or {}
+        self.learns = learns
+        self.held: tuple[Tally, Learned] | None = None  # of a model that learns
         self.started = self.saved = time.perf_counter()
         self.interrupted = 0  # the signal's number
         self.handlers: dict[int, Any] = {}
@@ -42,11 +54,18 @@ class Keeper:
             raise ValueError(f"{self.path.parent}: no such folder to keep what is scored in")
         if not self.path.exists():
             return empty
-        tally, seconds = load_state(self.path, self.task, empty, num_tokens)
+        tally, seconds, learned = load_state(self.path, self.task, empty, num_tokens)
         self.started -= seconds
+        if learned is not None:
+            self.hold(tally, learned)
         if self.leads:
             note(f"going on from {self.path}: {tally.targets:,} targets are scored")
         return tally
+
+    def hold(self, tally: Tally, learned: Learned) -> None:
+        """Here what is learned is whole."""
+        if self.path is not None:
+            self.held = copy(tally).from_state(*tally.to_state()), learned
 
     def __enter__(self) -> Keeper:
         if self.path is not None:
@@ -72,8 +91,15 @@ class Keeper:
         """A place that cannot be written costs the file, not the scoring."""
         if self.path is None or not self.leads:
             return
+        learned = None
+        if self.learns and self.held is None:
+            if self.interrupted:
+                note(f"nothing is kept: {NOTHING_WHOLE}")
+            return
+        if self.held is not None:
+            tally, learned = self.held
         try:
-            save_state(self.path, self.task, tally, self.seconds())
+            save_state(self.path, self.task, tally, self.seconds(), learned)
         except OSError as error:
             note(f"nothing is kept to go on from: {error}; --resume FILE names another place")
             self.path = None
@@ -81,6 +107,19 @@ class Keeper:
             self.saved = time.perf_counter()
             if self.interrupted:
                 note(f"{tally.targets:,} scored targets kept in {self.path}: run it again to go on")
+
+    def kept(self) -> str:
+        """Where a partial score can be gone on with."""
+        if self.path is None:
+            return ""
+        if not self.learns:
+            return f"; kept in {self.path}: run it again to go on"
+        if self.held is None:
+            return f"; nothing is kept: {NOTHING_WHOLE}"
+        return (
+            f"; {self.held[0].targets:,} targets, those behind which a {PART} ended, are kept in "
+            f"{self.path}: run it again to go on"
+        )
 
     def interrupt(self, signum: int, frame: FrameType | None) -> None:
         """The first signal waits for the batch, half of which cannot be kept; Ctrl-C then ends it.

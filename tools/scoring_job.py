@@ -23,6 +23,7 @@ from tools.environment import leads, variables
 from tools.say import UsageError, note
 from tools.scoring import Keeper, Progress
 
+ALONE = "what a model learns on the way is kept by one rank alone"
 Place = Callable[[Task], Path]  # where the state of a scoring is kept
 
 
@@ -143,9 +144,12 @@ def perform(job: Job, place: Place | None) -> tuple[Scored, float, int]:
     opened = open_evaluator(model.weights, model.spec, job.precision, group)
     adapts = job.validation.adaptation is not None
     keeper, tally = Keeper(group), job.tally()
-    if place is not None and not adapts:  # what it had learned is not kept
+    if place is not None and adapts and group.world_size > 1:
+        if keeper.leads:
+            note(f"nothing is kept to go on from: {ALONE}, here are {group.world_size}")
+    elif place is not None:
         task = job.task()
-        keeper = Keeper(group, place(task), task)
+        keeper = Keeper(group, place(task), task, adapts)
         tally = keeper.stopped_at(tally, len(job.validation.stream))
     resumed_targets = tally.targets
     of_targets = targets(job.validation, seq_len)
@@ -158,7 +162,7 @@ def perform(job: Job, place: Place | None) -> tuple[Scored, float, int]:
     with progress, keeper:
         try:
             if adapts:
-                scored = adapt(job, opened, after, tally, group)
+                scored = adapt(job, opened, after, tally, keeper)
             else:
                 scored = score(opened.nats, job.validation, seq_len, job.batch, after, tally, group)
         except RuntimeError as error:
@@ -176,12 +180,17 @@ def perform(job: Job, place: Place | None) -> tuple[Scored, float, int]:
 
 
 def adapt(
-    job: Job, opened: Any, after: Callable[[Tally], None], tally: Tally, group: Any
+    job: Job, opened: Any, after: Callable[[Tally], None], tally: Tally, keeper: Keeper
 ) -> Scored:
     """The score of a model that learns on the way."""
     learner = load(job.backend, "adapt").Learner(opened.model, job.validation.adaptation)
     settings = job.validation, job.model.spec, job.batch, job.precision
-    return score_adapting(learner, opened.nats, *settings, after, tally, group)
+    keep = keeper.hold if keeper.path else None
+    learned = keeper.held[1] if keeper.held else None
+    group = keeper.group
+    return score_adapting(
+        learner, opened.nats, *settings, after, tally, group, keep=keep, learned=learned
+    )
 
 
 def targets(validation: Validation, seq_len: int) -> int:
@@ -196,9 +205,8 @@ def keep_partial(keeper: Keeper, progress: Progress, tally: Tally) -> None:
     if not tally.windows:
         return
     keeper.save(tally)
-    kept = f"; kept in {keeper.path}: run it again to go on" if keeper.path else ""
     if keeper.leads:
-        note(f"partial, not a score: {progress.so_far(tally)}{kept}")
+        note(f"partial, not a score: {progress.so_far(tally)}{keeper.kept()}")
 
 
 def label(subset: str | None, changes: Sequence[str], lossy: bool) -> str:

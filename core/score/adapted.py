@@ -10,7 +10,7 @@ import numpy as np
 
 from core.arch.noise import random_bits, stream_of
 from core.arch.spec import ModelSpec
-from core.score.adapting import Learner, Marks, scorer_of
+from core.score.adapting import Arrays, Learned, Learner, Marks, scorer_of
 from core.score.bpb import Scored, Tally
 from core.score.courses import Chunks, Documents, all_windows, plan_of
 from core.score.divided import Divided
@@ -21,6 +21,7 @@ from core.score.tape import Course, Tape
 from core.score.windows import Rows, Window, Windows
 
 FEW_WINDOWS = 4  # so many windows' targets are scored plain and un-adapted, and compared
+Keep = Callable[[Tally, Learned], None]
 BPB_GAPS = {"fp32": 1e-6}  # that the two may be apart ...
 BF16_BPB_GAP = 1e-3  # ... with products in bfloat16
 WARM_UP = (2, 8)  # rows and tokens
@@ -36,11 +37,15 @@ def score_adapting(
     after: Callable[[Tally], None] | None = None,
     tally: Tally | None = None,
     ranks: Ranks | None = None,
+    keep: Keep | None = None,
+    learned: Learned | None = None,
 ) -> Scored:
     """Score every target once, and learn behind each block what the validation's adaptation says.
 
     nats_of: of the same model, plain. ValueError where the two differ before anything is learned.
-    The model's weights may be others behind this. `ranks` share the rows of each block.
+    The model's weights may be others behind this. `ranks` share the rows of each block. `keep` is
+    called wherever another scoring could go on, from the tally as it is there and what was learned;
+    `learned`, with the tally that belongs to it, is where this one does.
     """
     if ranks is not None and ranks.world_size > 1:
         learner = Divided(learner, ranks)
@@ -48,7 +53,7 @@ def score_adapting(
     require_unadapted(learner, nats_of, validation, spec, batch, precision)
     windows = adapted_windows(validation, spec.seq_len, batch)
     tally = open_tally(validation, spec.seq_len, windows) if tally is None else tally
-    play(learner, validation, spec.seq_len, batch, tally, after)
+    play(learner, validation, spec.seq_len, batch, tally, after, keep, learned)
     return with_interval(tally, validation, windows)
 
 
@@ -123,6 +128,13 @@ class Unmoved:
     def still(self) -> None:
         """There is no momentum."""
 
+    def lasting(self) -> Arrays:
+        """Nothing was learned."""
+        return {}
+
+    def go_on(self, held: Arrays) -> None:
+        """There is nothing."""
+
 
 def _few(validation: Validation, seq_len: int, batch: int, adapts: bool) -> Tally:
     """A tally of a subset, by the plain windows or by those of the adaptation."""
@@ -144,13 +156,27 @@ def play(
     batch: int,
     tally: Tally,
     after: Callable[[Tally], None] | None = None,
+    keep: Keep | None = None,
+    learned: Learned | None = None,
 ) -> None:
     """Go through the validation by its plan; the tally holds the score."""
     windows, adaptation = validation.windows(seq_len), validation.adaptation
     assert isinstance(windows, Windows) and adaptation is not None
     plan = _plan(validation, seq_len, batch)
-    course = Course(blocks=(turn.windows for turn in plan), edges=windows.edges)
+    left = learned.state_hash if learned else ""
+    course = Course(blocks=(turn.windows for turn in plan), edges=windows.edges, state_hash=left)
     shape = batch, validation.protocol.length(seq_len)
     of_bytes = partial(bytes_of, validation)
     tape = Tape(validation.stream, windows, shape, of_bytes, tally, course)
-    tape.play(scorer_of(learner, plan, adaptation, seq_len, tape.tokens), after)
+    scorer = scorer_of(learner, plan, adaptation, seq_len, tape.tokens)
+    if learned is not None:
+        scorer.go_on(learned.arrays)
+
+    def behind(tally: Tally) -> None:
+        arrays = scorer.lasting() if keep is not None else None
+        if keep is not None and arrays is not None:
+            keep(tally, Learned(arrays=arrays, state_hash=tape.state_hash))
+        if after is not None:
+            after(tally)
+
+    tape.play(scorer, behind)

@@ -7,6 +7,7 @@ engine only multiplies matrices.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,12 +15,21 @@ from numpy.typing import NDArray
 
 from core.data.shards import Tokens
 from core.score.adaptation import Adaptation, Sgd
-from core.score.courses import Chunks, Documents
-from core.score.scorers import Block, Nats, Scorer, State
+from core.score.courses import Chunks, Documents, behind
+from core.score.scorers import Block, Nats, State
 from core.score.windows import Rows
 
 Marks = NDArray[np.float32]  # of each target in the loss sum(nats * marks)
 Look = Callable[[int, int], Tokens]  # a part of the stream, by the tape
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Learned:
+    """What a scorer that adapts had learned behind a part of its plan that others follow."""
+
+    arrays: Arrays
+    state_hash: str  # of the scorer as it was
 
 
 class Learner(Protocol):
@@ -49,6 +59,12 @@ class Learner(Protocol):
     def state(self) -> State:
         """Checksums of all that can change."""
 
+    def lasting(self) -> Arrays:
+        """Copies of what goes on behind a chunk, or a batch of documents: not what is reset."""
+
+    def go_on(self, held: Arrays) -> None:
+        """Go on from there, where as many adapters are reset."""
+
 
 class ScoreFirst:
     """All weights learn from each chunk behind its score; the last one teaches nobody."""
@@ -59,6 +75,7 @@ class ScoreFirst:
         self._learner, self._plan, self._turns = learner, plan, iter(plan)
         self._sgd, self._seq_len, self._look = sgd, seq_len, look
         self._chunk, self._begins, self._ends = 0, 0, 0  # the chunk at hand, and its inputs
+        self._whole = False  # whether a chunk was done just now, and others follow
 
     def score(self, block: Block) -> Nats:
         """By the weights as the chunks before have left them."""
@@ -67,10 +84,11 @@ class ScoreFirst:
     def observe(self, block: Block) -> None:
         """At the end of a chunk the weights learn from it."""
         self._ends = max(self._ends, *(window.stop - 1 for window in block.windows))
-        if not next(self._turns).ends:
+        ends, sizes = next(self._turns).ends, self._plan.sizes
+        self._whole = ends and self._chunk + 1 < len(sizes)
+        if not ends:
             return
-        sizes = self._plan.sizes
-        if self._chunk + 1 < len(sizes):
+        if self._whole:
             tokens = self._look(self._begins, self._ends + 1)
             lr = self._sgd.lr_at(self._begins, sum(sizes))
             train(self._learner, tokens[:-1], tokens[1:], self._seq_len, self._sgd, lr)
@@ -78,7 +96,20 @@ class ScoreFirst:
 
     def state(self) -> State:
         """The weights and their momentum, and how far it is."""
-        return {**self._learner.state(), "at": np.array([self._chunk, self._begins, self._ends])}
+        return {**self._learner.state(), "at": self._at()}
+
+    def lasting(self) -> Arrays | None:
+        """What the next chunk starts from; None within a chunk."""
+        return {**self._learner.lasting(), "at": self._at()} if self._whole else None
+
+    def go_on(self, held: Arrays) -> None:
+        """Go on with the next chunk."""
+        self._chunk, self._begins, self._ends = map(int, held["at"])
+        self._turns = behind(self._plan, self._chunk)
+        put_back(self._learner, held)
+
+    def _at(self) -> NDArray[np.int64]:
+        return np.array([self._chunk, self._begins, self._ends], np.int64)
 
 
 class PerDocument:
@@ -97,6 +128,7 @@ class PerDocument:
         phases = how.phased.boundaries(len(plan.order)) if how.descends else ()
         self._boundaries = list(phases)
         self._turn, self._batches = next(self._turns), 0
+        self._whole = False  # whether a batch was done just now, and others follow
         learner.reset(plan.sizes[0], warm=False)
 
     def score(self, block: Block) -> Nats:
@@ -106,20 +138,37 @@ class PerDocument:
     def observe(self, block: Block) -> None:
         """The documents that go on learn; behind the last block of all, others take the slots."""
         turn, self._turn = self._turn, next(self._turns, self._turn)
+        self._whole = turn.ends and self._batches + 1 < len(self._plan.sizes)
         if turn.learns:
             self._learner.learn()
         if not turn.ends:
             self._learner.trim(turn.learns)
             return
         self._batches += 1
-        if self._batches < len(self._plan.sizes):
+        if self._whole:
             phased = self._phase(sum(self._plan.sizes[: self._batches]))
             warm = self._how.lora.warm_a and not phased
             self._learner.reset(self._plan.sizes[self._batches], warm)
 
     def state(self) -> State:
         """The adapters, the weights where they learn, and how far it is."""
-        return {**self._learner.state(), "at": np.array([self._batches, len(self._boundaries)])}
+        return {**self._learner.state(), "at": self._at()}
+
+    def lasting(self) -> Arrays | None:
+        """What the next batch of documents starts from; None within a batch."""
+        return {**self._learner.lasting(), "at": self._at()} if self._whole else None
+
+    def go_on(self, held: Arrays) -> None:
+        """Go on with the next batch of documents."""
+        self._batches, ahead = map(int, held["at"])
+        self._turns = behind(self._plan, self._batches)
+        self._turn = next(self._turns)
+        self._boundaries = self._boundaries[len(self._boundaries) - ahead :]
+        self._learner.reset(self._plan.sizes[self._batches], warm=False)
+        put_back(self._learner, held)
+
+    def _at(self) -> NDArray[np.int64]:
+        return np.array([self._batches, len(self._boundaries)], np.int64)
 
     def _marks(self, block: Block) -> Marks | None:
         """The mean over the targets of each document that goes on, and these added up."""
@@ -147,6 +196,18 @@ class PerDocument:
         for at in range(0, len(inputs), sgd.chunk_tokens):
             x, y = (part[at : at + sgd.chunk_tokens] for part in (inputs, targets))
             train(self._learner, x, y, self._seq_len, sgd, sgd.lr_at(at, len(inputs)))
+
+
+def put_back(learner: Learner, held: Arrays) -> None:
+    """Restore the learner; ValueError unless the arrays are those that it could have left."""
+    own, given = learner.lasting(), {n: a for n, a in held.items() if n != "at"}
+    expected, found = ({n: (a.dtype, a.shape) for n, a in part.items()} for part in (own, given))
+    if found != expected:
+        name = min(n for n in found | expected if found.get(n) != expected.get(n))
+        raise ValueError(
+            f"what was learned has for {name} {found.get(name)}, the model {expected.get(name)}"
+        )
+    learner.go_on(given)
 
 
 def train(
@@ -178,7 +239,7 @@ def _padded(values: NDArray[Any], shape: tuple[int, int], dtype: Any = np.float3
 
 def scorer_of(
     learner: Learner, plan: Chunks | Documents, how: Adaptation, seq_len: int, look: Look
-) -> Scorer:
+) -> ScoreFirst | PerDocument:
     """The scorer that goes through the plan."""
     if isinstance(plan, Documents):
         return PerDocument(learner, plan, how, seq_len, look)

@@ -94,6 +94,17 @@ def plan_of(windows: Windows, adaptation: Adaptation, batch: int) -> Chunks | Do
     return Chunks(windows, adaptation.sgd, batch)
 
 
+def behind(plan: Plan, parts: int) -> Iterator[Turn]:
+    """The turns behind so many chunks, or batches of documents; ValueError unless some follow."""
+    if not 0 < parts < len(plan.sizes):
+        raise ValueError(f"part {parts} of {len(plan.sizes)} of a scoring is none to go on from")
+    turns = iter(plan)
+    for _ in range(parts):
+        while not next(turns).ends:
+            pass
+    return turns
+
+
 def all_windows(plan: Plan) -> list[Window]:
     """Of every turn, in order."""
     return [window for turn in plan for window in turn.windows]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.score.adapting import Learner, Marks
+from core.score.adapting import Arrays, Learner, Marks
 from core.score.scorers import Nats, Ranks, State
 from core.score.windows import Rows
 
@@ -54,6 +54,17 @@ class Divided:
     def state(self) -> State:
         """That of this rank."""
         return self._learner.state()
+
+    def lasting(self) -> Arrays:
+        """None, but ValueError: each rank's documents have taught it something else."""
+        raise ValueError(
+            f"{self._ranks.world_size} ranks and a model that learns: what it has learned is kept, "
+            "and gone on from, by one rank alone"
+        )
+
+    def go_on(self, held: Arrays) -> None:
+        """ValueError, for the same reason."""
+        self.lasting()
 
     def _own(self, rows: int) -> int:
         return max(1, len(range(self._rank, rows, self._ranks.world_size)))

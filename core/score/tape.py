@@ -42,6 +42,7 @@ class Course:
 
     blocks: Iterable[list[Window]]
     edges: Edges
+    state_hash: str = ""  # of the scorer, where an earlier pass stopped
 
 
 class Tape:
@@ -62,8 +63,10 @@ class Tape:
         self._bytes_of = bytes_of
         self._edges = course.edges if course else one_stretch(len(stream))
         self._reached: dict[int, int] = {}  # the next target of each stretch that was begun
-        self._groups = iter(course.blocks) if course else _behind(windows, self._batch, tally)
         self._own_blocks = course is not None
+        self._groups = iter(course.blocks) if course else batches(windows, self._batch)
+        self._skip_done(len(windows))
+        self._left = course.state_hash if course else ""
         self._slides = self._own_blocks or windows[-1].skip > 0
         self.state_hash = ""  # of the scorer, as it was when it had last observed
 
@@ -95,12 +98,12 @@ class Tape:
                 f"{ranks.world_size} ranks and a scorer that adapts: each block needs the state "
                 "behind the one before; divide its rows instead (score/divided.py)"
             )
-        if scorer.adapts and self.tally.targets:
-            raise ValueError(
-                f"a scorer that adapts cannot go on behind target {self.tally.targets}: what it "
-                "had learned is not kept; score from the start"
-            )
         self.state_hash = state_hash(scorer)
+        if scorer.adapts and self.tally.targets and self.state_hash != self._left:
+            raise ValueError(
+                f"a scorer that adapts cannot go on behind target {self.tally.targets}: its state "
+                "is not the one that was left there; score from the start"
+            )
         for turn in self._turns(ranks.world_size):
             mine = min(ranks.rank, len(turn) - 1)
             block = self._block(turn[mine])
@@ -114,6 +117,21 @@ class Tape:
                     self.state_hash = state_hash(scorer)
                 if after is not None:
                     after(self.tally)
+
+    def _skip_done(self, of_windows: int) -> None:
+        """Go on behind the tally's groups; ValueError unless it ends where one does."""
+        tally, windows, targets = self.tally, 0, 0
+        while windows < tally.windows and (group := next(self._groups, None)):
+            windows += len(group)
+            targets += sum(window.count for window in group)
+            if self._own_blocks:
+                self._reached |= self._next_targets(group)
+        if (windows, targets) != (tally.windows, tally.targets):
+            raise ValueError(
+                f"a tally of {tally.windows} windows and {tally.targets} targets does not end "
+                f"behind a batch of {self._batch} of these {of_windows} windows; score from the "
+                "start"
+            )
 
     def _block(self, group: list[Window]) -> Block:
         longest = max(window.skip + window.count for window in group)
@@ -225,17 +243,3 @@ def _runs(group: list[Window]) -> Iterator[tuple[int, list[Window]]]:
         if ends:
             yield begins, group[begins:at]
             begins = at
-
-
-def _behind(windows: Sequence[Window], batch: int, tally: Tally) -> Iterator[list[Window]]:
-    """The groups that the tally does not hold; ValueError unless it ends where one does."""
-    groups, windows_done, targets = batches(windows, batch), 0, 0
-    while windows_done < tally.windows and (group := next(groups, None)):
-        windows_done += len(group)
-        targets += sum(window.count for window in group)
-    if (windows_done, targets) != (tally.windows, tally.targets):
-        raise ValueError(
-            f"a tally of {tally.windows} windows and {tally.targets} targets does not end behind "
-            f"a batch of {batch} of these {len(windows)} windows; score from the start"
-        )
-    return groups

@@ -110,6 +110,13 @@ def test_any_number_of_ranks_gives_the_same_score(
                 assert np.array_equal(pairs, others) and rate == other_rate
 
 
+def test_what_was_learned_is_kept_by_one_rank_alone() -> None:
+    learner = Divided(Learns(), Rank(0, Together(2)))
+    for ask in (learner.lasting, lambda: learner.go_on({})):
+        with pytest.raises(ValueError, match="2 ranks and a model that learns: .* one rank alone"):
+            ask()
+
+
 def test_a_model_that_differs_on_one_rank_is_refused_by_all() -> None:
     """The check before an adaptive scoring sees the rows of every rank."""
     together = Together(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from core.data.shards import TokenStream
+from core.score.adapting import Learned
 from core.score.bpb import Tally
-from core.score.resume import Task, data_hash, load_state, save_state, state_name
+from core.score.resume import FORMAT, Task, data_hash, load_state, save_state, state_name
 from core.score.scoring import (
     Validation,
     open_tally,
@@ -60,8 +62,9 @@ def test_a_stopped_scoring_ends_in_the_same_bits(
     whole = score(uneven, validation, seq_len, 3)
     stopped(path, validation, seq_len, 3, after)
     num_tokens = len(validation.stream)
-    tally, seconds = load_state(path, TASK, open_tally(validation, seq_len), num_tokens)
+    tally, seconds, learned = load_state(path, TASK, open_tally(validation, seq_len), num_tokens)
     assert (tally.windows, tally.targets, seconds) == (3 * after, 3 * after * seq_len, 2.5)
+    assert learned is None
     again: list[int] = []
     resumed = score(
         uneven, validation, seq_len, 3, lambda tally: again.append(tally.windows), tally
@@ -73,7 +76,7 @@ def test_a_stopped_scoring_ends_in_the_same_bits(
 def test_a_finished_tally_goes_on_to_its_result(text: Text, tmp_path: Path) -> None:
     validation, path = validation_of(text), tmp_path / "state"
     whole = score(uneven, validation, 64, 7, lambda tally: save_state(path, TASK, tally, 1.0))
-    tally, _ = load_state(path, TASK, open_tally(validation, 64), len(validation.stream))
+    tally, *_ = load_state(path, TASK, open_tally(validation, 64), len(validation.stream))
     assert score(uneven, validation, 64, 7, None, tally) == whole
 
 
@@ -90,9 +93,55 @@ def test_a_state_of_another_scoring_is_refused(text: Text, tmp_path: Path) -> No
         with pytest.raises(ValueError, match=f"continues another scoring: its {name} is .* here"):
             load_state(path, {**TASK, name: value}, open_tally(validation, SEQ_LEN), num_tokens)
     assert state_name(TASK) != state_name({**TASK, "subset": "first-1m"})
-    tally, _ = load_state(path, TASK, open_tally(validation, SEQ_LEN), num_tokens)
+    tally, *_ = load_state(path, TASK, open_tally(validation, SEQ_LEN), num_tokens)
     with pytest.raises(ValueError, match="does not end behind a batch of 4 of these"):
         score(uneven, validation, SEQ_LEN, 4, None, tally)
+
+
+ARRAYS = {"down": np.arange(6, dtype=np.float32).reshape(2, 3), "at": np.array([3, 40])}
+
+
+def test_what_was_learned_is_kept_to_the_bit(text: Text, tmp_path: Path) -> None:
+    path, tally = tmp_path / "state", open_tally(validation_of(text), SEQ_LEN)
+    num_tokens = len(validation_of(text).stream)
+    save_state(path, TASK, tally, 1.0, Learned(arrays=ARRAYS, state_hash="ab"))
+    *_, learned = load_state(path, TASK, tally, num_tokens)
+    assert learned is not None and learned.state_hash == "ab"
+    assert learned.arrays.keys() == ARRAYS.keys()
+    for name, array in learned.arrays.items():
+        assert (array.dtype, array.shape) == (ARRAYS[name].dtype, ARRAYS[name].shape)
+        assert np.array_equal(array, ARRAYS[name]) and array.flags.writeable
+    whole = path.read_bytes()
+    for at in range(len(whole) - 70, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(ValueError, match="damaged"):
+            load_state(path, TASK, tally, num_tokens)
+
+
+WRONG_ARRAYS: list[tuple[str, str, str]] = [
+    ('"<f4"', '"|O8"', "down is .O8"),
+    ("[2, 3]", "[-2, -3]", "down is <f4 .-2, -3., expected"),
+    ("[2, 3]", "[2, 300]", "down ends at byte"),
+    ("[2, 3]", "[2, 2]", "bytes, what it describes ends at"),
+    ("[2, 3]", "6", "a wrong form"),
+    ('"behind_bytes": ', '"behind_bytes": -', "down ends at byte|wrong form"),
+    ('"state_hash"', '"hash"', "a wrong form .'state_hash'"),
+]
+
+
+@pytest.mark.parametrize(("part", "other", "message"), WRONG_ARRAYS)
+def test_arrays_are_checked_before_they_are_taken(
+    text: Text, tmp_path: Path, part: str, other: str, message: str
+) -> None:
+    """A file whose checksum is right and whose words are not."""
+    path, tally = tmp_path / "state", open_tally(validation_of(text), SEQ_LEN)
+    save_state(path, TASK, tally, 1.0, Learned(arrays=ARRAYS, state_hash="ab"))
+    _, _, rest = path.read_bytes().partition(b"\n")
+    assert rest.count(part.encode()) == 1
+    rest = rest.replace(part.encode(), other.encode())
+    path.write_bytes(FORMAT + hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
+    with pytest.raises(ValueError, match=message):
+        load_state(path, TASK, tally, len(validation_of(text).stream))
 
 
 def test_a_damaged_state_is_refused(text: Text, tmp_path: Path) -> None:

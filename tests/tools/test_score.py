@@ -296,7 +296,7 @@ def test_it_is_saved_now_and_then_and_a_bad_place_costs_only_the_file(
     saves: list[int] = []
     real = scoring.save_state
 
-    def counted(path: Path, task: Any, tally: Tally, seconds: float) -> None:
+    def counted(path: Path, task: Any, tally: Tally, seconds: float, _: None) -> None:
         saves.append(tally.targets)
         real(path, task, tally, seconds)
 

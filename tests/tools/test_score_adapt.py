@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,16 @@ from core.score.adaptation import Lora, Phased, Sgd
 from core.train.keeper import Keeper
 from core.train.run_folder import RunFolder
 from tests.conftest import Text
-from tests.tools.test_score import ENGINES, Capture, each_engine, fields_of, golf, model
+from tests.tools.test_score import (
+    ENGINES,
+    Capture,
+    each_engine,
+    fields_of,
+    golf,
+    model,
+    without_time,
+)
+from tools import scoring
 from tools.train import train
 
 __all__ = ["model"]
@@ -25,6 +35,7 @@ DOCS = ("--protocol", "strided-docs", "--stride", "16")
 LORA_NUMBERS = ("--adapt-set", "lora.rank=4", "--adapt-set", "lora.lr=0.001")
 PHASES = ("--adapt-set", "phased.prefix_docs=4", "--adapt-set", "lora.docs_batch=2")
 LIMIT = ("--limit-tokens", "1500")
+FEW = ("--adapt-set", "lora.docs_batch=1")
 WORDS: dict[str, tuple[str, ...]] = {
     "sgd": (*SGD, *SGD_NUMBERS, *LIMIT),
     "lora": (*DOCS, "--adapt", "lora", *LORA_NUMBERS, *LIMIT),
@@ -62,7 +73,6 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     ((*SGD, "--adapt-set", "lora.rank=2"), 2, "expected SECTION.FIELD=value of sgd"),
     ((*SGD, "--adapt-set", "sgd.rate=2"), 2, "no field 'rate'"),
     ((*SGD, "--adapt-set", "sgd.lr=-1"), 2, "score.sgd.lr -1.0 must be at least 0"),
-    ((*SGD, "--resume", "state"), 2, "what a model has learned on the way is not kept"),
 ]
 
 
@@ -78,20 +88,98 @@ def test_what_a_user_can_get_wrong(
 def test_a_failure_on_the_way_leaves_the_score_so_far(
     capsys: Capture, text: Text, model: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A NaN names its token and document; what was scored before is told as what it is."""
+    """A NaN names its token and document; what was scored before is told as what it is.
+
+    And it is gone on with behind the last chunk that was learned from.
+    """
+    words = ("--backend", name, *WORDS["sgd"])
+    whole = fields_of(capsys, text, model, *words)
     adapt = importlib.import_module(f"backend_{name}.adapt")
     real, blocks = adapt.Learner.nats, iter(range(1000))
 
     def nats(self: Any, x: Any, y: Any, marks: Any = None) -> Any:
         found = real(self, x, y, marks).copy()
-        if next(blocks) == 20:
+        if next(blocks) == 5:
             found[0, 3] = math.nan
         return found
 
-    monkeypatch.setattr(adapt.Learner, "nats", nats)
-    code, out, err = golf(capsys, text, model, "--backend", name, *SGD, *SGD_NUMBERS)
+    with monkeypatch.context() as patch:
+        patch.setattr(adapt.Learner, "nats", nats)
+        code, out, err = golf(capsys, text, model, *words)
     assert (code, out) == (1, "") and "is not finite: nan; it is token" in err, err
     assert "of document" in err and "partial, not a score: " in err
+    (state,) = model.parent.glob("model.bin.*.score-state")
+    kept = f"targets, those behind which a chunk or batch of documents ended, are kept in {state}"
+    assert kept in err, err
+    resumed = fields_of(capsys, text, model, *words)
+    assert resumed["resumed_targets"] > 0 and without_time(resumed) == without_time(whole)
+    assert list(model.parent.iterdir()) == [model]
+
+
+@each_engine
+@pytest.mark.parametrize("adapt", WORDS)
+def test_what_ctrl_c_stops_goes_on_to_the_same_bits(
+    capsys: Capture,
+    text: Text,
+    model: Path,
+    tmp_path: Path,
+    name: str,
+    adapt: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From a named file, that no other scoring goes on from, and that is gone behind the score."""
+    state = tmp_path / "kept"
+    words = ("--backend", name, *WORDS[adapt], *(FEW if adapt == "lora" else ()))
+    whole = fields_of(capsys, text, model, *words)
+    words = (*words, "--resume", str(state))
+    with monkeypatch.context() as patch:
+        interrupt_behind(patch, name)
+        code, out, err = golf(capsys, text, model, *words)
+    assert (code, out) == (130, "") and f"scored targets kept in {state}: run it" in err, err
+    before = state.read_bytes()
+    number = "lora.lr=0.02" if adapt == "lora" else "sgd.lr=0.01"
+    code, _, err = golf(capsys, text, model, *words, "--adapt-set", number)
+    assert code == 1 and "continues another scoring: its protocol is" in err, err
+    state.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    code, _, err = golf(capsys, text, model, *words)
+    assert code == 1 and "damaged, its checksum is another" in err, err
+    state.write_bytes(before)
+    resumed = fields_of(capsys, text, model, *words)
+    assert 0 < resumed["resumed_targets"] < 1500 and not state.exists()
+    assert without_time(resumed) == without_time(whole)
+
+
+def interrupt_behind(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Ctrl-C arrives with the first block behind a part that is whole."""
+    learner = importlib.import_module(f"backend_{name}.adapt").Learner
+    real, ask, wholes = scoring.Keeper.hold, learner.nats, list[Any]()
+
+    def hold(self: Any, *mark: Any) -> None:
+        wholes.append(real(self, *mark))
+
+    def nats(self: Any, *args: Any) -> Any:
+        if len(wholes) == 1:
+            wholes.append(signal.raise_signal(signal.SIGINT))
+        return ask(self, *args)
+
+    monkeypatch.setattr(scoring.Keeper, "hold", hold)
+    monkeypatch.setattr(learner, "nats", nats)
+
+
+def test_within_the_first_documents_nothing_is_kept_and_that_is_said(
+    capsys: Capture, text: Text, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = importlib.import_module("backend_torch.adapt").Learner
+    real, calls = learner.learn, iter(range(1000))
+
+    def learn(self: Any) -> None:
+        if next(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        real(self)
+
+    monkeypatch.setattr(learner, "learn", learn)
+    code, _, err = golf(capsys, text, model, "--backend", "torch", *WORDS["lora"])
+    assert code == 130 and "nothing is kept: no chunk or batch of documents has ended" in err, err
     assert list(model.parent.iterdir()) == [model]
 
 
