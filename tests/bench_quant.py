@@ -202,11 +202,14 @@ def measure(folder: Path, tokens: int, names: list[str]) -> dict[str, Any]:
             if name in told["rules"]:
                 continue
             quant = replace(SDCLIP, **RULES[name])
-            if quant.steps == "fisher":
-                quant = unit_of(subject, quant)
-            else:
+            alike = told.setdefault("tuned", {})  # a trellis has the steps of what it is beside
+            if quant.steps not in alike:
                 plain = replace(quant, trellis=0)
-                quant = replace(tuned(subject, plain), trellis=quant.trellis)
+                plain = (
+                    unit_of(subject, plain) if quant.steps == "fisher" else tuned(subject, plain)
+                )
+                alike[quant.steps] = _tuned_words(plain)
+            quant = replace(quant, **alike[quant.steps])
             told["rules"][name] = {"quant": _tuned_words(quant), "points": points(subject, quant)}
             kept.write_text(json.dumps(told, indent=1))
             print(f"{folder.name} {name}: {told['rules'][name]}", file=sys.stderr, flush=True)

@@ -56,8 +56,8 @@ CASES = {
     "zstd": f"import zstandard\nexec(zstandard.decompress({ZSTD!r}))",
     "zstd object": f"import zstandard\nexec(zstandard.ZstdDecompressor().decompress({ZSTD!r}))",
     "bz2": f"{IMPORTS}exec(bz2.decompress({bz2.compress(RAW_SOURCE)!r}))",
-    "gzip": f"{IMPORTS}exec(gzip.decompress({gzip.compress(RAW_SOURCE)!r}))",
-    "gzip file": f"{IMPORTS}exec(gzip.GzipFile(fileobj=io.BytesIO({gzip.compress(RAW_SOURCE)!r})).read())",  # noqa: E501
+    "gzip": f"{IMPORTS}exec(gzip.decompress({gzip.compress(RAW_SOURCE, mtime=0)!r}))",
+    "gzip file": f"{IMPORTS}exec(gzip.GzipFile(fileobj=io.BytesIO({gzip.compress(RAW_SOURCE, mtime=0)!r})).read())",  # noqa: E501
     "deflate": f"{IMPORTS}exec(zlib.decompress({DEFLATE!r}, -15))",
     "wbits by name": f"{IMPORTS}exec(zlib.decompress({DEFLATE!r}, wbits=-zlib.MAX_WBITS))",
     "object": f"{IMPORTS}d = zlib.decompressobj()\nexec(d.decompress({Z!r}))",
