@@ -46,7 +46,7 @@ SDCLIP = Quant(
 )
 SCALES = (0.7, 1.0, 1.5, 2.2)
 FEW = SCALES[::2]
-ATTN, EMBED = (0.7, 1.4), (0.35, 0.5, 0.7, 1.4)  # times the k of attention, of embeddings
+TILTS = {"attn_sigmas": 1.4, "embed_sigmas": 0.6}  # what each k is multiplied by while it gains
 FIRST, FIELD = "SDClip", "SDClip, brotli"
 RULES: dict[str, dict[str, Any]] = {  # beside the k that are tuned for SDClip, and for columns
     FIRST: {},
@@ -137,7 +137,10 @@ def _first_rows(validation: Validation, recipe: Recipe, tokens: int) -> np.ndarr
 
 
 def tuned(subject: Subject, base: Quant) -> Quant:
-    """The k of attention and of embeddings that save most beside that of the MLP, one by one."""
+    """The k of attention and of embeddings that save most beside that of the MLP, one by one.
+
+    Each goes on as long as it gains, up and down from what the records have.
+    """
 
     def curve(quant: Quant) -> list[tuple[float, float]]:
         points = []
@@ -146,12 +149,15 @@ def tuned(subject: Subject, base: Quant) -> Quant:
             points.append((subject.bits(artifact, "rans"), subject.tuned_by(found)))
         return points
 
-    for name, tilts in (("attn_sigmas", ATTN), ("embed_sigmas", EMBED)):
-        plain = curve(base)
-        tried = [replace(base, **{name: getattr(base, name) * tilt}) for tilt in tilts]
-        saved = [_bits(saving(plain, curve(quant))) for quant in tried]
-        if max(saved) > 0:
-            base = tried[int(np.argmax(saved))]
+    held = curve(base)
+    for name, tilt in TILTS.items():
+        for by in (tilt, 1 / tilt):
+            while True:
+                tried = replace(base, **{name: getattr(base, name) * by})
+                found = curve(tried)
+                if _bits(saving(held, found)) <= 0:
+                    break
+                base, held = tried, found
     return base
 
 
