@@ -138,8 +138,8 @@ def edit_log(seed: int, pattern: str, new: str | Callable[[re.Match[str]], str])
     def damage(folder: Path) -> None:
         path = folder / f"train_seed{seed}.log"
         old = path.read_text()
-        text = re.sub(pattern, new, old, flags=re.M)
-        assert text != old, pattern
+        text, count = re.subn(pattern, new, old, flags=re.M)
+        assert count, pattern
         path.write_text(text)
         rehash(folder, seed)
 
