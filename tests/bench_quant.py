@@ -22,6 +22,7 @@ import numpy as np
 from core.arch.params import Weights, param_table
 from core.artifact.allocation import anisotropy
 from core.artifact.container import Artifact, weights_in, write
+from core.artifact.grid import Array
 from core.artifact.packed import matrix_shape
 from core.artifact.quant import Quant
 from core.artifact.solving import Calibration, solve
@@ -142,27 +143,29 @@ def tuned(subject: Subject, base: Quant) -> Quant:
     Each goes on as long as it gains, up and down from what the records have.
     """
 
-    def curve(quant: Quant) -> list[tuple[float, float]]:
+    def curve(quant: Quant) -> Array:
         points = []
         for scale in FEW:
             artifact, found = subject.solved(replace(quant, step_scale=scale))
-            points.append((subject.bits(artifact, "rans"), subject.tuned_by(found)))
-        return points
+            points.append((subject.bits(artifact, "rans"), np.log(subject.tuned_by(found))))
+        return np.array(sorted(points))
+
+    def lost(curve: Array) -> float:
+        """log KL at the bits at which both are compared: nearly a line in them."""
+        slope, height = np.polyfit(curve[:, 0], curve[:, 1], 1)
+        return float(slope * bits + height)
 
     held = curve(base)
+    bits = float(held[:, 0].mean())
     for name, tilt in TILTS.items():
         for by in (tilt, 1 / tilt):
             while True:
                 tried = replace(base, **{name: getattr(base, name) * by})
                 found = curve(tried)
-                if _bits(saving(held, found)) <= 0:
+                if lost(found) >= lost(held):
                     break
                 base, held = tried, found
     return base
-
-
-def _bits(told: tuple[str, str]) -> float:
-    return float(told[0].strip("<> "))
 
 
 def points(subject: Subject, quant: Quant) -> list[Point]:
