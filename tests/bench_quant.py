@@ -2,8 +2,8 @@
 
 The field's way, SDClip with its k tuned for each role, GPTQ and brotli, against steps by column, by
 Fisher weights, a trellis and rANS. Hessians and Fisher weights are from training tokens, k is tuned
-on other training tokens, losses are of validation documents that neither has seen. What is kept of
-each run lies in its folder, in bench_quant.json.
+on some validation documents, losses are of others that neither has seen. What is kept of each run
+lies in its folder, in bench_quant.json.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Subject:
     weights: Weights
     known: Calibration
     solver: Solver
-    tuned_by: Callable[[Weights], float]  # KL on training tokens
+    tuned_by: Callable[[Weights], float]  # KL on other validation documents
     kl: Callable[[Weights], float]  # on validation documents
     bpb: Callable[[Weights], float]  # on twice as many tokens: a gap in it is noisier than a KL
     whole_bpb: float
@@ -111,7 +111,7 @@ def open_run(folder: Path, tokens: int) -> Subject:
         weights=weights,
         known=known,
         solver=TorchSolver(group.device),
-        tuned_by=divergence_of(recipe, weights, _last_rows(recipe, tokens // 4)),
+        tuned_by=divergence_of(recipe, weights, _last_rows(recipe, tokens // 2)),
         kl=divergence_of(recipe, weights, _first_rows(corpus.validation, recipe, tokens)),
         bpb=bpb,
         whole_bpb=bpb(weights),
@@ -125,8 +125,8 @@ def _plain(words: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _last_rows(recipe: Recipe, tokens: int) -> np.ndarray:
-    """Of the training split: the Hessians are of others."""
-    stream, time_ = open_split(Path(recipe.data.path), "train"), recipe.arch.seq_len
+    """Of the validation split: other documents of the kind that losses are of."""
+    stream, time_ = open_split(Path(recipe.data.path), "val"), recipe.arch.seq_len
     rows = tokens // time_
     return stream.slice(len(stream) - rows * time_, len(stream)).astype(np.int32).reshape(rows, -1)
 
