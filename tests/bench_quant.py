@@ -2,8 +2,8 @@
 
 The field's way, SDClip with its k tuned for each role, GPTQ and brotli, against steps by column, by
 Fisher weights, a trellis and rANS. Hessians and Fisher weights are from training tokens, k is tuned
-on some validation documents, losses are of others that neither has seen. What is kept of each run
-lies in its folder, in bench_quant.json.
+on other training tokens, over a small grid, losses are of validation documents that neither has
+seen. What is kept of each run lies in its folder, in bench_quant.json.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import numpy as np
 from core.arch.params import Weights, param_table
 from core.artifact.allocation import anisotropy
 from core.artifact.container import Artifact, weights_in, write
-from core.artifact.grid import Array
 from core.artifact.packed import matrix_shape
 from core.artifact.quant import Quant
 from core.artifact.solving import Calibration, solve
@@ -47,7 +46,7 @@ SDCLIP = Quant(
 )
 SCALES = (0.7, 1.0, 1.5, 2.2)
 FEW = SCALES[::2]
-TILTS = {"attn_sigmas": 1.4, "embed_sigmas": 0.6}  # what each k is multiplied by while it gains
+ATTN, EMBED = (0.7, 1.4), (0.35, 0.5, 0.7, 1.4)  # times the k of attention, of embeddings
 FIRST, FIELD = "SDClip", "SDClip, brotli"
 RULES: dict[str, dict[str, Any]] = {  # beside the k that are tuned for SDClip, and for columns
     FIRST: {},
@@ -69,7 +68,7 @@ class Subject:
     weights: Weights
     known: Calibration
     solver: Solver
-    tuned_by: Callable[[Weights], float]  # KL on other validation documents
+    tuned_by: Callable[[Weights], float]  # KL on training tokens
     kl: Callable[[Weights], float]  # on validation documents
     bpb: Callable[[Weights], float]  # on twice as many tokens: a gap in it is noisier than a KL
     whole_bpb: float
@@ -111,7 +110,7 @@ def open_run(folder: Path, tokens: int) -> Subject:
         weights=weights,
         known=known,
         solver=TorchSolver(group.device),
-        tuned_by=divergence_of(recipe, weights, _last_rows(recipe, tokens // 2)),
+        tuned_by=divergence_of(recipe, weights, _last_rows(recipe, tokens // 4)),
         kl=divergence_of(recipe, weights, _first_rows(corpus.validation, recipe, tokens)),
         bpb=bpb,
         whole_bpb=bpb(weights),
@@ -125,8 +124,8 @@ def _plain(words: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _last_rows(recipe: Recipe, tokens: int) -> np.ndarray:
-    """Of the validation split: other documents of the kind that losses are of."""
-    stream, time_ = open_split(Path(recipe.data.path), "val"), recipe.arch.seq_len
+    """Of the training split: the Hessians are of others."""
+    stream, time_ = open_split(Path(recipe.data.path), "train"), recipe.arch.seq_len
     rows = tokens // time_
     return stream.slice(len(stream) - rows * time_, len(stream)).astype(np.int32).reshape(rows, -1)
 
@@ -138,34 +137,26 @@ def _first_rows(validation: Validation, recipe: Recipe, tokens: int) -> np.ndarr
 
 
 def tuned(subject: Subject, base: Quant) -> Quant:
-    """The k of attention and of embeddings that save most beside that of the MLP, one by one.
+    """The k of attention and of embeddings that save most beside that of the MLP, one by one."""
 
-    Each goes on as long as it gains, up and down from what the records have.
-    """
-
-    def curve(quant: Quant) -> Array:
+    def curve(quant: Quant) -> list[tuple[float, float]]:
         points = []
         for scale in FEW:
             artifact, found = subject.solved(replace(quant, step_scale=scale))
-            points.append((subject.bits(artifact, "rans"), np.log(subject.tuned_by(found))))
-        return np.array(sorted(points))
+            points.append((subject.bits(artifact, "rans"), subject.tuned_by(found)))
+        return points
 
-    def lost(curve: Array) -> float:
-        """log KL at the bits at which both are compared: nearly a line in them."""
-        slope, height = np.polyfit(curve[:, 0], curve[:, 1], 1)
-        return float(slope * bits + height)
-
-    held = curve(base)
-    bits = float(held[:, 0].mean())
-    for name, tilt in TILTS.items():
-        for by in (tilt, 1 / tilt):
-            while True:
-                tried = replace(base, **{name: getattr(base, name) * by})
-                found = curve(tried)
-                if lost(found) >= lost(held):
-                    break
-                base, held = tried, found
+    for name, tilts in (("attn_sigmas", ATTN), ("embed_sigmas", EMBED)):
+        plain = curve(base)
+        tried = [replace(base, **{name: getattr(base, name) * tilt}) for tilt in tilts]
+        saved = [_bits(saving(plain, curve(quant))) for quant in tried]
+        if max(saved) > 0:
+            base = tried[int(np.argmax(saved))]
     return base
+
+
+def _bits(told: tuple[str, str]) -> float:
+    return float(told[0].strip("<> "))
 
 
 def points(subject: Subject, quant: Quant) -> list[Point]:
