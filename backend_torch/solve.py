@@ -46,13 +46,12 @@ class Solver:
         self,
         weight: NDArray[np.float64],
         factor: NDArray[np.float64],
-        row: NDArray[np.float64],
-        col: NDArray[np.float64],
+        step: NDArray[np.float64],
         rule: Rule,
     ) -> NDArray[np.int16]:
-        """(N, R, C) by (N, C, C), steps (N, R) times (N, C), to levels (N, R, C)."""
+        """(N, R, C) by (N, C, C), in steps (N, R, C), to levels (N, R, C)."""
         held, by = self._put(weight).mT.contiguous(), self._put(factor)
-        wide = self._put(col)[:, :, None] * self._put(row)[:, None, :]
+        wide = self._put(step).mT.contiguous()
         nearest: Nearest = Plain(rule.last)
         if rule.trellis:
             nearest = Trellis(rule, weight.shape[1], held)

@@ -45,9 +45,9 @@ class Timed:
         with self._charged("factors"):
             return self.solver.factors(damped)
 
-    def levels(self, weight: Float, factor: Float, row: Float, col: Float, rule: Rule) -> Whole:
+    def levels(self, weight: Float, factor: Float, step: Float, rule: Rule) -> Whole:
         with self._charged("trellis" if rule.trellis else "columns"):
-            return self.solver.levels(weight, factor, row, col, rule)
+            return self.solver.levels(weight, factor, step, rule)
 
     def errors(self, error: Float, hessian: Float) -> Float:
         with self._charged("errors"):

@@ -9,7 +9,7 @@ them proportional to the row's sigma instead, whatever a row or a column does.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +38,13 @@ class Worth:
     counts: Float | None = None  # (R,): how often each row's token is met
 
 
-def allocated(weight: Array, grid: Grid, quant: Quant, known: Worth, name: str) -> Steps:
+def allocated(
+    weight: Array, grid: Grid, quant: Quant, known: Worth, name: str, group: int = 0
+) -> Steps:
     """The steps of a matrix by quant.steps.
 
-    rows: those of the grid. tensor: one for all rows, by the grid's rule over all of them.
+    rows: those of the grid; of each `group` of so many weights, where that is not 0.
+    tensor: one for all rows, by the grid's rule over all of them.
     weighted: times 1 + WEIGHTED (size - 1), a row's size being its mean |weight|, weighted by the
     Hessian's diagonal, over that of all rows (record of 2026-04-06).
     columns: times each column's freedom, over their geometric mean.
@@ -51,6 +54,9 @@ def allocated(weight: Array, grid: Grid, quant: Quant, known: Worth, name: str) 
     geometric mean of these.
     Raises ValueError where what the rule asks for is not known.
     """
+    if group:
+        row = row_scales(weight.reshape(-1, group), grid, name)
+        return replace(steps_of(quant, row, None, grid.last), group=group)
     if quant.steps in ("rows", "tensor", "weighted"):
         return steps_of(quant, _plain(weight, grid, quant, known, name), None, grid.last)
     rows = _rows(weight, grid, quant, known, name)

@@ -42,10 +42,14 @@ class Feedback:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Steps:
-    """The steps of a matrix (R, C) as they are stored: of a row times of a column."""
+    """The steps of a matrix (R, C) as they are stored: of a row, or of a group, times of a column.
 
-    row: Scales  # (R,)
+    A group is so many weights, counted row by row.
+    """
+
+    row: Scales  # (R,), or (R C / group,)
     col: NDArray[np.uint8] | None = None  # (C,)
+    group: int = 0  # weights that share a step; 0: those of a row
     rule: Rule
 
     def rows(self) -> Float:
@@ -53,6 +57,11 @@ class Steps:
 
     def cols(self, cols: int) -> Float:
         return np.ones(cols) if self.col is None else scale_values(self.col).astype(np.float64)
+
+    def wide(self, shape: tuple[int, ...]) -> Float:
+        """Of each weight, (R, C)."""
+        rows = self.rows().repeat(self.group).reshape(shape) if self.group else self.rows()[:, None]
+        return rows * self.cols(shape[1])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -105,8 +114,7 @@ def gptq(matrices: Sequence[Matrix], solver: Solver = REFERENCE) -> list[Levels]
         solver.levels,
         [_in_order(one) for one in matrices],
         [one.known.factor for one in matrices],
-        [one.steps.rows() for one in matrices],
-        [one.steps.cols(one.weight.shape[1])[one.known.order] for one in matrices],
+        [one.steps.wide(one.weight.shape)[:, one.known.order] for one in matrices],
         alike=[(one.steps.rule,) for one in matrices],
     )
     found = list[Levels]()
@@ -151,16 +159,10 @@ def _in_order(one: Matrix) -> Float:
     return np.where(one.known.dead, 0.0, one.weight.astype(np.float64))[:, one.known.order]
 
 
-def _wide(steps: Steps) -> Array:
-    """Steps float32, (R, C) or (R, 1)."""
-    wide = scale_values(steps.row)[:, None]
-    return wide if steps.col is None else wide * scale_values(steps.col)
-
-
 def _nearest(one: Matrix) -> NDArray[np.int16]:
-    last = one.steps.rule.last
+    last, wide = one.steps.rule.last, one.steps.wide(one.weight.shape).astype(np.float32)
     with np.errstate(over="ignore"):
-        nearest = np.clip(np.rint(one.weight / _wide(one.steps)), -last, last)
+        nearest = np.clip(np.rint(one.weight / wide), -last, last)
     nearest[:, one.known.dead] = 0
     levels: NDArray[np.int16] = nearest.astype(np.int16)
     return levels
@@ -169,7 +171,7 @@ def _nearest(one: Matrix) -> NDArray[np.int16]:
 def _errors(matrices: Sequence[Matrix], levels: Sequence[Levels], solver: Solver) -> list[Float]:
     """(R,) of each: what the outputs are off by."""
     lost = [
-        one.weight.astype(np.float64) - found * _wide(one.steps).astype(np.float64)
+        one.weight.astype(np.float64) - found * one.steps.wide(one.weight.shape)
         for one, found in zip(matrices, levels, strict=True)
     ]
     return together(solver.errors, lost, [one.hessian for one in matrices])

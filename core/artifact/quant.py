@@ -59,6 +59,7 @@ class Quant:
     codec: CodecChoice = "zlib"
     solver: Literal["nearest", "gptq"] = "nearest"  # gptq: by its inputs
     calibration_batches: int = 16  # training steps' tokens that gptq measures the inputs on
+    calibration_rows: int = 0  # or so many rows that the model writes itself; 0: training's
     lqer_rank: int = 0  # outer products that correct each of the worst matrices: lqer.py
     lqer_matrices: int = 3  # so many of them
     lqer_bits: int = 4  # of the levels of both sides
@@ -73,6 +74,10 @@ class Quant:
         if self.calibration_batches < 1:
             raise ValueError(
                 f"quant: calibration_batches {self.calibration_batches} must be at least 1"
+            )
+        if self.calibration_rows < 0:
+            raise ValueError(
+                f"quant: calibration_rows {self.calibration_rows} must not be negative"
             )
         if not 0 <= self.trellis_lambda < math.inf:
             raise ValueError(f"quant: trellis_lambda {self.trellis_lambda} must be at least 0")
@@ -92,9 +97,9 @@ class Quant:
         for group in self.groups:
             if not isinstance(group, str) and group < 1:
                 raise ValueError(f"quant: a group of {group} columns must have at least 1")
-        if self.has_scale_groups and self.solver != "nearest":
+        if self.has_scale_groups and self.steps != "rows":
             raise ValueError(
-                f"quant: groups {self.groups} are of quant.solver=nearest, found {self.solver}"
+                f"quant: groups {self.groups} are of quant.steps=rows, found {self.steps}"
             )
 
     @property

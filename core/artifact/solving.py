@@ -161,7 +161,7 @@ def _posed(row: Param, weight: Array, quant: Quant, known: Calibration) -> Matri
         weight=weight,
         hessian=known.hessians.get(row.name, np.eye(cols)),
         known=worth.feedback or no_feedback(cols),
-        steps=allocated(weight, quant.grid(row.role), quant, worth, row.name),
+        steps=allocated(weight, quant.grid(row.role), quant, worth, row.name, quant.group(row)),
     )
 
 
@@ -174,7 +174,7 @@ def _packed(
 ) -> list[Packed]:
     every = zip(rows, steps, levels, strict=True)
     return [
-        Packed(row.name, row.shape, found.reshape(row.shape), by.row, by.col, trellis)
+        Packed(row.name, row.shape, found.reshape(row.shape), by.row, by.col, trellis, by.group)
         for row, by, found in every
     ]
 

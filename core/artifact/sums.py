@@ -56,9 +56,9 @@ class Solver(Protocol):
         Where there is none, its diagonal is not of positive numbers.
         """
 
-    def levels(self, weight: Float, factor: Float, row: Float, col: Float, rule: Rule) -> Whole:
-        """(N, R, C) by (N, C, C), steps (N, R) times (N, C), to levels (N, R, C): column by column,
-        and what is lost is taken from the columns behind."""
+    def levels(self, weight: Float, factor: Float, step: Float, rule: Rule) -> Whole:
+        """(N, R, C) by (N, C, C), in steps (N, R, C), to levels (N, R, C): column by column, and
+        what is lost is taken from the columns behind."""
 
     def errors(self, error: Float, hessian: Float) -> Float:
         """(N, R, C) by (N, C, C) to e H e^T of each row e, (N, R)."""
@@ -70,8 +70,8 @@ class Reference:
     def factors(self, damped: Float) -> Float:
         return np.stack([_factor(one) for one in damped])
 
-    def levels(self, weight: Float, factor: Float, row: Float, col: Float, rule: Rule) -> Whole:
-        every = zip(weight, factor, row, col, strict=True)
+    def levels(self, weight: Float, factor: Float, step: Float, rule: Rule) -> Whole:
+        every = zip(weight, factor, step, strict=True)
         return np.stack([_levels(*one, rule) for one in every])
 
     def errors(self, error: Float, hessian: Float) -> Float:
@@ -119,15 +119,14 @@ def _factor(damped: Float) -> Float:
     return np.triu(np.linalg.inv(lower[::-1, ::-1]))
 
 
-def _levels(weight: Float, factor: Float, step: Float, cols: Float, rule: Rule) -> Whole:
+def _levels(weight: Float, factor: Float, step: Float, rule: Rule) -> Whole:
     weight, levels = weight.copy(), np.empty(weight.shape, np.int16)
     for start in range(0, weight.shape[1], BLOCK):
         end = min(start + BLOCK, weight.shape[1])
         lost = np.empty((len(weight), end - start))
         for j in range(start, end):
-            wide = step * cols[j]
-            levels[:, j], values = rule.nearest(weight[:, j] / wide)
-            error = (weight[:, j] - values * wide) / factor[j, j]
+            levels[:, j], values = rule.nearest(weight[:, j] / step[:, j])
+            error = (weight[:, j] - values * step[:, j]) / factor[j, j]
             weight[:, j + 1 : end] -= np.outer(error, factor[j, j + 1 : end])
             lost[:, j - start] = error
         weight[:, end:] -= lost @ factor[start:end, end:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from core.artifact.container import Artifact, identity, inspect, read, write
 from core.artifact.container import weights as unpack
 from core.artifact.float8 import float8_codes, float8_values, has_nan
 from core.artifact.lowrank import LowRank
-from core.artifact.packed import Packed, dequantize
-from core.artifact.quant import Quant, quantize, quantized
+from core.artifact.packed import Packed, States, dequantize
+from core.artifact.quant import Group, Quant, quantize, quantized
 from core.artifact.solving import Calibration, rows_of, solve_tensors
+from core.artifact.sums import output_errors
 from core.artifact.table import dump
 from core.train.qat import Qat
 from core.train.recipe import Recipe, recipe_hash, with_changes
@@ -190,7 +192,10 @@ def test_recipes_keep_their_hashes() -> None:
     [
         (("quant.mlp_group=0",), "a group of 0 columns"),
         (("quant.mlp_group=half",), "expected 'row' or 'tensor' or int"),
-        (("quant.mlp_group=64", "quant.solver=gptq"), "are of quant.solver=nearest, found gptq"),
+        (
+            ("quant.mlp_group=64", "quant.solver=gptq", "quant.steps=columns"),
+            "are of quant.steps=rows, found columns",
+        ),
         (("quant.scale_format=fp32",), "expected 'fp16' or 'log8'"),
         (("quant.mlp=fp8", "qat.form=ste"), "mlp is fp8 .* training does not follow"),
         (("quant.mlp_group=32", "qat.form=ste"), "groups of 32, which training does not"),
@@ -213,6 +218,29 @@ def test_matrices_of_no_recipe() -> None:
     assert (fp8.values.dtype, fp8.group_size, half.values.dtype) == (np.uint8, 4, np.float16)
     with pytest.raises(ValueError, match="w: ternary is of a model"):
         solve_tensors(weights, Quant(mlp="ternary", keep_below=0), Calibration())
+
+
+@pytest.mark.parametrize("trellis", [0, 8])
+@pytest.mark.parametrize(("group", "size"), [(8, 8), ("tensor", 32 * 24)])
+def test_solved_levels_have_groups_too(group: Group, size: int, trellis: States) -> None:
+    """Each weight within a step of its own group's, and less lost than by the nearest levels."""
+    weights = {"w": matrix("noise", 3, (32, 24)) * np.exp2(np.arange(24) // 8 % 3)}
+    x = matrix("noise", 4, (96, 24)) @ matrix("noise", 5, (24, 24))
+    known = Calibration(hessians={"w": (x.T @ x).astype(np.float64)})
+    plain = Quant(mlp="int4", mlp_group=group, keep_below=0)
+    near, found = (
+        solve_tensors(weights, quant, known)[0]
+        for quant in (plain, replace(plain, solver="gptq", trellis=trellis))
+    )
+    assert near.group_size == found.group_size == size
+    assert np.array_equal(near.row_scale, found.row_scale)
+    lost = [
+        float(output_errors(weights["w"] - dequantize(one), known.hessians["w"]).sum())
+        for one in (near, found)
+    ]
+    assert lost[1] < 0.8 * lost[0]
+    (again,) = read(write(Artifact(None, (found,)), "rans")).tensors
+    assert np.array_equal(dequantize(again), dequantize(found))
 
 
 LEVELS = np.arange(12, dtype=np.int8).reshape(3, 4)

@@ -40,21 +40,22 @@ def hessian(seed: int, cols: int, dead: tuple[int, ...] = ()) -> Float:
 
 
 def matrices(
-    shape: tuple[int, int], rule: Rule, dead: tuple[int, ...], many: int = 3
+    shape: tuple[int, int], rule: Rule, dead: tuple[int, ...], group: int = 0, many: int = 3
 ) -> list[Matrix]:
     """Alike in shape and rule; by rows and columns, some weights beyond the last level."""
     rows, cols = shape
     hessians = {f"w{seed}": hessian(seed, cols, dead) for seed in range(many)}
     found = []
     for seed, known in enumerate(feedbacks(hessians).values()):
-        row = (128 - 12 + np.rint(2 * normal(seed, 4, (rows,)))).astype(np.uint8)
+        places = rows * cols // group if group else rows
+        row = (128 - 12 + np.rint(2 * normal(seed, 4, (places,)))).astype(np.uint8)
         col = (128 + np.rint(3 * normal(seed, 5, (cols,)))).astype(np.uint8)
         found.append(
             Matrix(
                 weight=normal(seed, 3, shape).astype(np.float32),
                 hessian=hessians[f"w{seed}"],
                 known=known,
-                steps=Steps(row=row, col=col, rule=rule),
+                steps=Steps(row=row, col=None if group else col, group=group, rule=rule),
             )
         )
     return found
@@ -66,6 +67,8 @@ CASES = {
     "clipped": ((24, 40), Rule(last=2), ()),
     "dead columns": ((24, 40), Rule(last=31), (0, 7, 39)),
     "wide levels": ((9, 24), Rule(last=32_767), ()),
+    "groups": ((24, 40), Rule(last=31), (7,), 8),
+    "groups, 8 states": ((70, 24), Rule(last=31, trellis=8, trellis_lambda=0.1), (), 6),
     "4 states": ((64, 40), Rule(last=31, trellis=4, trellis_lambda=0.1), ()),
     "8 states": ((64, 40), Rule(last=31, trellis=8, trellis_lambda=0.1), ()),
     "rows of two runs": ((300, 24), Rule(last=31, trellis=8, trellis_lambda=0.2), (3,)),
@@ -79,7 +82,7 @@ def lost(one: Matrix, levels: np.ndarray) -> float:
     values = levels.astype(np.float32)
     if one.steps.rule.trellis:
         values = trellis_values(values, one.steps.rule.trellis)
-    wide = one.steps.rows()[:, None] * one.steps.cols(one.weight.shape[1])
+    wide = one.steps.wide(one.weight.shape)
     return float(output_errors(one.weight - values * wide, one.hessian).sum())
 
 
@@ -128,8 +131,7 @@ def test_every_run_has_its_best_path(rows: int, states: int, name: str) -> None:
     wanted = np.stack([normal(seed, 0, (rows,)) * 2 for seed in range(4)])
     wanted[3] = np.rint(wanted[3])  # many ties
     ones = np.ones((4, rows, 1))
-    steps = ones[:, :, 0], ones[:, 0]
-    found = solver_of(name).levels(wanted[..., None], ones[:, :1], *steps, rule)
+    found = solver_of(name).levels(wanted[..., None], ones[:, :1], ones, rule)
     for column, levels in zip(wanted, found[..., 0], strict=True):
         price = rule.price / max(float(np.mean(column**2)), 1 / 12)
         _, best = trellis_levels(column, states, rule.last, price)
