@@ -57,8 +57,9 @@ class Feeder:
     def _micro_batch(self, x: Rows, y: Rows) -> MicroBatch:
         lengths, device = None, self.group.device
         if self.recipe.arch.doc_mask and packs(device, self.recipe.precision):
-            lengths = self._put(cu_seqlens(x))
-        return MicroBatch(self._put(x), self._put(y), lengths)
+            lengths = self.put(cu_seqlens(x))
+        return MicroBatch(self.put(x), self.put(y), lengths)
 
-    def _put(self, rows: Rows) -> array:
+    def put(self, rows: Rows) -> array:
+        """On the device."""
         return mx.array(rows)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
 import mlx.core as mx
+import numpy as np
 from mlx.core import array
 from mlx.utils import tree_unflatten
 
@@ -29,7 +30,19 @@ from core.score.adapted import score_adapting
 from core.score.bpb import Scored
 from core.score.protocols import SLIDES
 from core.score.scoring import Validation, score
-from core.train.calibration import Moments, calibration, drawer, first_rows, tapped, weighed
+from core.train.calibration import (
+    Given,
+    Moments,
+    calibration,
+    counted,
+    drawer,
+    first_rows,
+    share,
+    tapped,
+    token_counts,
+    weighed,
+    written,
+)
 from core.train.clock import BudgetClock, out_of_time
 from core.train.corpus import data_identity, open_corpus
 from core.train.events import (
@@ -138,25 +151,39 @@ class Trainer:
         return self.score(validation, -1, ask)
 
     def calibration(self, weights: Weights, feeder: Feeder, stream: TokenStream) -> Calibration:
-        """What the quantizer wants to know of these weights' inputs, from tokens of training."""
+        """What the quantizer wants to know of these weights' inputs, from tokens of training or
+        from rows that the model writes itself."""
         recipe, quant = self.recipe, self.recipe.quant
         load_weights(self.model, weights, recipe.arch)
         leaves = sorted({*tapped(recipe.arch, quant).values()})
-        phase = len(self._sizes) - 1
+        given = self._own_texts(feeder) if quant.calibration_rows else self._texts(feeder, stream)
+        found = moments(self.model, given.batches, leaves, self.group)
+        worth = self._worth(given.batches) if quant.steps == "fisher" else {}
+        return calibration(recipe.arch, quant, found, worth, given.counts)
+
+    def _texts(self, feeder: Feeder, stream: TokenStream) -> Given:
+        """The first steps' batches, in the sizes of the last phase."""
+        quant, phase = self.recipe.quant, len(self._sizes) - 1
         tokens = self._sizes[phase].train_batch_tokens
         starts = range(0, quant.calibration_batches * tokens, tokens)
-        batches = (batch.x for at in starts for batch in feeder.batch_at(at, phase))
-        found = moments(self.model, batches, leaves, self.group)
-        worth = self._worth(feeder, phase) if quant.steps == "fisher" else {}
-        return calibration(recipe.arch, quant, found, worth, stream)
+        batches = [batch.x for at in starts for batch in feeder.batch_at(at, phase)]
+        return Given(batches, token_counts(stream, self.recipe.arch.vocab_size))
 
-    def _worth(self, feeder: Feeder, phase: int) -> Moments:
-        """Of the outputs of the matrices, from the first rows of the first step's tokens."""
-        recipe, group, seq_len = self.recipe, self.group, self._sizes[phase].seq_len
-        given = [batch.x for batch in feeder.batch_at(0, phase)]
-        batches = first_rows(given, seq_len, group.world_size)
+    def _own_texts(self, feeder: Feeder) -> Given:
+        """This rank's share of the rows, and the tokens of all ranks'."""
+        recipe, group, seq_len = self.recipe, self.group, self._sizes[-1].seq_len
+        mine = share(recipe.quant.calibration_rows, group.rank, group.world_size)
+        next_logits = Evaluator(self.model).next_logits
+        rows = list(written(next_logits, mine, seq_len, recipe.seed))
+        counts = counted(np.concatenate(rows), recipe.arch.vocab_size).astype(np.float32)
+        return Given([feeder.put(some) for some in rows], group.gather(counts).sum(0))
+
+    def _worth(self, batches: Iterable[array]) -> Moments:
+        """Of the outputs of the matrices, from the first rows of these."""
+        recipe, group, seq_len = self.recipe, self.group, self._sizes[-1].seq_len
+        given = first_rows(batches, seq_len, group.world_size)
         leaves = sorted({*weighed(recipe.arch, recipe.quant).values()})
-        return fisher(self.model, batches, leaves, group, drawer(recipe.seed, group.rank))
+        return fisher(self.model, given, leaves, group, drawer(recipe.seed, group.rank))
 
     def _weights(self) -> dict[str, array]:
         kind = "weight/"

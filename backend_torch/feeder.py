@@ -57,10 +57,11 @@ class Feeder:
     def _micro_batch(self, x: Rows, y: Rows) -> MicroBatch:
         lengths, device = None, self.group.device
         if self.recipe.arch.doc_mask and packs(device, self.recipe.precision):
-            lengths = self._put(cu_seqlens(x))
-        return MicroBatch(self._put(x), self._put(y), lengths)
+            lengths = self.put(cu_seqlens(x))
+        return MicroBatch(self.put(x), self.put(y), lengths)
 
-    def _put(self, rows: Rows) -> Tensor:
+    def put(self, rows: Rows) -> Tensor:
+        """On the device."""
         tensor = torch.from_numpy(rows)
         if self.group.device.type == "cuda":
             tensor = tensor.pin_memory()  # the copy then runs beside the step before

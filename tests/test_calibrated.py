@@ -10,11 +10,12 @@ import pytest
 
 from core.arch.noise import normal, stream_of
 from core.arch.params import init_params
+from core.arch.spec import BOS
 from core.artifact.container import read, weights
 from core.artifact.solving import Calibration
 from core.artifact.sums import output_errors
-from core.data.shards import open_split
-from core.train.calibration import COUNTED_TOKENS
+from core.data.shards import TokenStream, open_split
+from core.train.calibration import COUNTED_TOKENS, share, written
 from core.train.clock import BudgetClock
 from core.train.finish import pack
 from core.train.keeper import Keeper
@@ -106,3 +107,51 @@ def test_a_run_has_steps_by_what_its_outputs_are_worth(text: Text, name: str) ->
         if worth.size > 1:
             most, least = worth.argmax(), worth.argmin()
             assert scales[matrix][most] < scales[matrix][least], "a row of worth has finer steps"
+
+
+@each_engine
+def test_a_run_calibrates_by_what_it_writes_itself(
+    text: Text, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is read; rows begin with BOS and are drawn from the model, alike on both engines."""
+    words = ("quant.embed=int8", "quant.steps=fisher", "quant.calibration_rows=6")
+    recipe, parts = recipe_of(text, *words, "arch.seq_len=32"), engine(name)
+    first = init_params(recipe.arch, 1)
+    trained = {key: weight + 0.02 * moved(key, weight) for key, weight in first.items()}
+    seen = list[Any]()
+
+    def heard(model: Any, batches: Any, *rest: Any) -> Any:
+        seen.extend(np.asarray(batch) for batch in batches)
+        return moments(model, batches, *rest)
+
+    moments = parts.calibrate.moments
+    monkeypatch.setattr(parts.loop, "moments", heard)
+    monkeypatch.setattr(parts.feeder.Feeder, "batch_at", None)
+    monkeypatch.setattr(TokenStream, "slice", None)
+    known = measured(text, name, recipe, trained)
+    evaluator = parts.evaluate.open_evaluator(trained, recipe.arch, "fp32")
+    rows = np.concatenate(list(written(evaluator.next_logits, range(6), 32, recipe.seed)))
+    assert np.array_equal(np.concatenate(seen), rows) and (rows[:, 0] == BOS).all()
+    assert len(np.unique(rows, axis=0)) == 6 and len(np.unique(rows)) > 20
+    assert np.array_equal(known.counts["tok_emb.weight"], np.bincount(rows.ravel(), minlength=384))
+    assert known.hessians.keys() == known.fisher.keys()
+
+
+def test_rows_are_drawn_by_what_the_model_says() -> None:
+    """Each token by its probability given those before; whatever rank a row falls to."""
+    follows = np.array([[0.1, 0.2, 0.7], [0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
+
+    def next_logits(rows: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore"):
+            return np.log(follows[rows[:, -1]]).astype(np.float32)
+
+    rows = np.concatenate(list(written(next_logits, range(40), 1000, 3)))
+    pairs = np.zeros((3, 3))
+    np.add.at(pairs, (rows[:, :-1].ravel(), rows[:, 1:].ravel()), 1)
+    assert np.abs(pairs / pairs.sum(1, keepdims=True) - follows).max() < 0.02
+    dealt = [list(written(next_logits, share(40, rank, 3), 1000, 3)) for rank in range(3)]
+    for rank in range(3):
+        assert np.array_equal(np.concatenate(dealt[rank]), rows[rank::3])
+    assert not np.array_equal(rows, np.concatenate(list(written(next_logits, range(40), 1000, 4))))
+    with pytest.raises(ValueError, match="calibration_rows 2 must be at least one for each rank"):
+        share(2, 0, 3)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.arch.noise import stream_of, uniform
 from core.arch.params import Param, param_table
-from core.arch.spec import ModelSpec
+from core.arch.spec import BOS, ModelSpec
 from core.artifact.quant import Quant, Width, stored_format
 from core.artifact.solving import Calibration
 from core.data.shards import TokenStream
@@ -22,8 +22,17 @@ FISHER_TOKENS = 12_288  # whose gradients are measured, over all ranks, in whole
 AT_ONCE_TOKENS = 4096  # of them, on one rank
 SAME_INPUT = {"c_k": "c_q", "c_v": "c_q", "gate": "fc"}  # of attention, and of SwiGLU
 
-Draw = Callable[[NDArray[np.float32]], NDArray[np.int32]]  # log-probabilities (..., V) to tokens
+Rows = NDArray[np.int32]
+Draw = Callable[[NDArray[np.float32]], Rows]  # log-probabilities (..., V) to tokens
+NextLogits = Callable[[Rows], NDArray[np.float32]]  # rows (B, T) to (B, V)
 Moments = dict[str, NDArray[np.float64]]
+
+
+class Given(NamedTuple):
+    """What is calibrated by."""
+
+    batches: list[Any]  # (B, T) each, on the device, of this rank
+    counts: NDArray[Any]  # (V,): how often each token is met
 
 
 def tapped(spec: ModelSpec, quant: Quant) -> dict[str, str]:
@@ -47,6 +56,8 @@ def first_rows(batches: Iterable[Any], seq_len: int, world_size: int) -> Iterato
     """The first rows (B, T) of a rank: FISHER_TOKENS of all ranks, a few rows at a time."""
     rows, few = -(-FISHER_TOKENS // (seq_len * world_size)), max(AT_ONCE_TOKENS // seq_len, 1)
     for batch in batches:
+        if rows <= 0:
+            return
         for at in range(0, min(len(batch), rows), few):
             yield batch[at : min(at + few, rows)]
         rows -= min(len(batch), rows)
@@ -56,21 +67,67 @@ def drawer(seed: int, rank: int) -> Draw:
     """Draws tokens by the run's seed, other ones each time and on each rank."""
     times = count()
 
-    def draw(log_probs: NDArray[np.float32]) -> NDArray[np.int32]:
-        up_to = np.cumsum(np.exp(log_probs, dtype=np.float64), axis=-1)
+    def draw(log_probs: NDArray[np.float32]) -> Rows:
         stream = stream_of(f"fisher/{rank}/{next(times)}")
-        where = uniform(seed, stream, log_probs.shape[:-1]) * up_to[..., -1]
-        drawn: NDArray[np.int32] = np.sum(up_to < where[..., None], axis=-1, dtype=np.int32)
-        return drawn
+        return _drawn(log_probs, uniform(seed, stream, log_probs.shape[:-1]))
 
     return draw
 
 
+def share(rows: int, rank: int, world_size: int) -> range:
+    """The rows of a rank; ValueError where there is not one for each."""
+    if rows < world_size:
+        raise ValueError(
+            f"quant.calibration_rows {rows} must be at least one for each rank, "
+            f"and there are {world_size}"
+        )
+    return range(rank, rows, world_size)
+
+
+def written(next_logits: NextLogits, rows: range, seq_len: int, seed: int) -> Iterator[Rows]:
+    """Rows (B, T) of documents that the model writes itself, each from BOS on, a few at a time.
+
+    So nothing is read to calibrate by (after the record of 2026-03-25). Each row is drawn by the
+    seed and its own number, whatever rank it falls to; each token takes a forward of those before.
+    """
+    few = max(AT_ONCE_TOKENS // seq_len, 1)
+    for at in range(0, len(rows), few):
+        streams = [stream_of(f"written/{row}") for row in rows[at : at + few]]
+        where = np.stack([uniform(seed, stream, (seq_len,)) for stream in streams])
+        held = np.full(where.shape, BOS, np.int32)
+        for place in range(1, seq_len):
+            held[:, place] = _drawn(next_logits(held[:, :place]), where[:, place])
+        yield held
+
+
+def _drawn(logits: NDArray[np.float32], where: NDArray[np.float64]) -> Rows:
+    """Logits (..., V) to tokens: whose share of the probability line holds `where`, in [0, 1)."""
+    likely = np.exp(logits - logits.max(-1, keepdims=True), dtype=np.float64)
+    up_to = np.cumsum(likely, axis=-1)
+    wanted = (where * up_to[..., -1])[..., None]
+    drawn: Rows = np.sum(up_to < wanted, axis=-1, dtype=np.int32)
+    return drawn
+
+
+def token_counts(stream: TokenStream, vocab_size: int) -> NDArray[np.float64]:
+    """(V,): how often each token is met among the first of the training stream."""
+    return counted(stream.slice(0, min(len(stream), COUNTED_TOKENS)), vocab_size)
+
+
+def counted(tokens: NDArray[Any], vocab_size: int) -> NDArray[np.float64]:
+    """(V,): how often each token is met."""
+    return np.bincount(tokens.ravel(), minlength=vocab_size).astype(np.float64)
+
+
 def calibration(
-    spec: ModelSpec, quant: Quant, moments: Moments, fisher: Moments, stream: TokenStream
+    spec: ModelSpec,
+    quant: Quant,
+    moments: Moments,
+    fisher: Moments,
+    counts: NDArray[Any],
 ) -> Calibration:
     """What the solver is told, by the leaves: the moments of inputs, the worth of outputs, and how
-    often each token is met among the first of the training stream, for the rows of the table.
+    often each token is met, (V,), for the rows of the table.
 
     The rows of a head are of one worth: their own would be nearly the tokens' frequencies, and
     steps by these must not be as unlike as that.
@@ -81,8 +138,6 @@ def calibration(
         for name, leaf in weighed(spec, quant).items()
         if leaf in fisher
     }
-    tokens = stream.slice(0, min(len(stream), COUNTED_TOKENS))
-    counts = np.bincount(tokens, minlength=spec.vocab_size).astype(np.float64)
     return Calibration(hessians=hessians, fisher=worth, counts={"tok_emb.weight": counts})
 
 
