@@ -37,6 +37,11 @@ RULES: dict[str, dict[str, Any]] = {
     "columns+trellis4": {"solver": "gptq", "steps": "columns", "trellis": 4},
     "columns+trellis8": {"solver": "gptq", "steps": "columns", "trellis": 8},
 }
+FORMATS_HELP = (
+    "of attn and mlp: a width or fp8, then if wanted what has one scale, then if wanted how it is "
+    "stored, as int6,fp8,int4:64,int4:tensor:log8 (default int8,int6,int5,int4)"
+)
+WIDTHS = (*get_args(Width), "fp8")
 COLUMNS = (
     "format",
     "rule",
@@ -72,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--held-out", type=Path, metavar="FILE", help="Hessians that errors are measured by"
     )
-    parser.add_argument("--formats", default="int8,int6,int5,int4", help="of attn and mlp")
+    parser.add_argument("--formats", default="int8,int6,int5,int4", help=FORMATS_HELP)
     parser.add_argument("--rules", help=f"of {','.join(RULES)} (default: all that are known)")
     parser.add_argument("--scales", default="1", help="step scales, as 0.7,1,1.4")
     parser.add_argument("--codecs", default="rans", help="as zlib,rans,best")
@@ -113,8 +118,8 @@ def sweep(subject: Subject, unseen: Calibration, args: argparse.Namespace) -> It
     rules = _listed(args.rules or ",".join(_able(subject)), RULES, "rule")
     if not given and (wrong := [rule for rule in rules if "columns" in rule]):
         raise UsageError(f"rule {wrong[0]} needs --hessians")
-    for form in _listed(args.formats, get_args(Width), "format"):
-        for rule in rules:
+    for form in _listed(args.formats, None, "format"):
+        for rule in [rule for rule in rules if fits(form, rule)]:
             for scale in _scales(args.scales):
                 quant = quant_of(subject.quant, form, rule, scale)
                 artifact = subject.artifact(quant)
@@ -136,8 +141,32 @@ def sweep(subject: Subject, unseen: Calibration, args: argparse.Namespace) -> It
 
 def quant_of(base: Quant, form: str, rule: str, scale: float) -> Quant:
     """The run's own, with another format of its blocks' matrices, rule and step scale."""
-    changes: dict[str, Any] = {"attn": form, "mlp": form, "step_scale": scale, **RULES[rule]}
+    changes: dict[str, Any] = {"step_scale": scale, **RULES[rule], **as_fields(form)}
     return replace(base, **changes)
+
+
+def as_fields(form: str) -> dict[str, Any]:
+    """A word of --formats as fields of Quant."""
+    width, *more = form.split(":")
+    stored = {"scale_format": "log8"} if more[-1:] == ["log8"] else {}
+    group = "".join(more[: len(more) - len(stored)]) or "row"
+    if width not in WIDTHS or len(more) > 1 + len(stored):
+        raise UsageError(f"format {form!r} is unknown; --formats takes those {FORMATS_HELP}")
+    if group not in ("row", "tensor") and not group.isdecimal():
+        raise UsageError(f"format {form!r}: {group!r} is no row, tensor or number of columns")
+    named = int(group) if group.isdecimal() else group
+    return {"attn": width, "mlp": width, "attn_group": named, "mlp_group": named, **stored}
+
+
+def fits(form: str, rule: str) -> bool:
+    """Whether there is such a quantizer: fp8 has no levels to choose, groups no steps by column."""
+    by_column = RULES[rule]["steps"] != "rows"
+    plain = as_fields(form)["attn_group"] == "row"
+    if (fp8 := form.startswith("fp8") and rule != "nearest") or (by_column and not plain):
+        why = "has no levels to choose" if fp8 else "has steps of its groups, not of columns"
+        note(f"{form} {why}: rule {rule} is left out")
+        return False
+    return True
 
 
 def output_error(subject: Subject, artifact: Artifact, unseen: Calibration) -> float:
@@ -198,7 +227,7 @@ def _able(subject: Subject) -> list[str]:
 def _listed(words: str, known: Any, what: str) -> list[str]:
     found = [word.strip() for word in words.split(",") if word.strip()]
     for word in found:
-        if word not in known:
+        if known is not None and word not in known:
             raise UsageError(f"{what} {word!r} is unknown; choose from {', '.join(known)}")
     if not found:
         raise UsageError(f"name at least one {what}")

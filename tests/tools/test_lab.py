@@ -61,6 +61,24 @@ def test_what_each_rule_is_worth(capsys: Capture, files: Path) -> None:
     assert all(by_codec[rule, "rans"] < by_codec[rule, "lzma"] for rule in RULES)
 
 
+def test_formats_of_every_kind(capsys: Capture, files: Path) -> None:
+    """Scales of groups cost bytes and lose less; a rule that a format has not is left out."""
+    words = ("--hessians", files / "h0.safetensors", "--rules", "nearest,gptq,columns")
+    forms = "int4,int4:8,int4:tensor,int4:8:log8,fp8"
+    points = lab(capsys, files, *words, "--formats", forms, "quant.mlp_sigmas=0")
+    found = {(p["format"], p["rule"]): p for p in points}
+    grouped = {(form, rule) for form in forms.split(",")[1:4] for rule in ("nearest", "gptq")}
+    plain = {("int4", rule) for rule in ("nearest", "gptq", "columns")}
+    assert set(found) == plain | grouped | {("fp8", "nearest")}
+    for rule in ("nearest", "gptq"):
+        forms = ("int4:8", "int4", "int4:tensor")
+        lost = [found[form, rule]["output_error"] for form in forms]
+        size = [found[form, rule]["model_bytes"] for form in forms]
+        assert lost == sorted(lost) and size == sorted(size, reverse=True)
+        assert found["int4:8:log8", rule]["model_bytes"] < found["int4:8", rule]["model_bytes"]
+        assert found["int4:8", "gptq"]["output_error"] < found["int4:8", "nearest"]["output_error"]
+
+
 def test_held_out_errors_are_larger_than_seen_ones(capsys: Capture, files: Path) -> None:
     words = ("--hessians", files / "h0.safetensors", "--formats", "int5", "--rules", "gptq")
     (seen,) = lab(capsys, files, *words)
@@ -92,6 +110,8 @@ def test_the_table_for_people(capsys: Capture, files: Path) -> None:
         (("--rules", "gptqq"), "rule 'gptqq' is unknown; choose from nearest"),
         (("--rules", "columns"), "rule columns needs --hessians"),
         (("--formats", "int9"), "format 'int9' is unknown"),
+        (("--formats", "int6:half"), "'half' is no row, tensor or number of columns"),
+        (("--formats", "int6:8:log8:8"), "is unknown"),
         (("--formats", ","), "name at least one format"),
         (("--codecs", "zip"), "codec 'zip' is unknown"),
         (("--scales", "a"), "numbers with commas"),
