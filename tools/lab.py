@@ -8,40 +8,31 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
 from core.artifact.container import Artifact, write
-from core.artifact.packed import dequantize, matrix_shape
-from core.artifact.quant import CodecChoice, Quant, Width
-from core.artifact.solving import Calibration, solvable
-from core.artifact.sums import output_errors
+from core.artifact.quant import CodecChoice
+from core.artifact.solving import Calibration
 from core.data.batches import Data
 from core.score.scoring import Score
 from tools.backends import choose
 from tools.pack import add_subject, subject_of
 from tools.packing import Subject
+from tools.quantizers import (
+    FORMATS_HELP,
+    RULES,
+    able,
+    fisher_unit,
+    fits,
+    output_error,
+    quant_of,
+)
 from tools.say import UsageError, note, print_json, require_folder
 from tools.scoring_job import score_artifact
 from tools.tensors import read_calibration
 
-RULES: dict[str, dict[str, Any]] = {
-    "nearest": {"solver": "nearest", "steps": "rows", "trellis": 0},
-    "gptq": {"solver": "gptq", "steps": "rows", "trellis": 0},
-    "trellis4": {"solver": "gptq", "steps": "rows", "trellis": 4},
-    "trellis8": {"solver": "gptq", "steps": "rows", "trellis": 8},
-    "columns": {"solver": "gptq", "steps": "columns", "trellis": 0},
-    "columns+trellis4": {"solver": "gptq", "steps": "columns", "trellis": 4},
-    "columns+trellis8": {"solver": "gptq", "steps": "columns", "trellis": 8},
-}
-FORMATS_HELP = (
-    "of attn and mlp: a width or fp8, then if wanted what has one scale, then if wanted how it is "
-    "stored, as int6,fp8,int4:64,int4:tensor:log8 (default int8,int6,int5,int4)"
-)
-WIDTHS = (*get_args(Width), "fp8")
 COLUMNS = (
     "format",
     "rule",
@@ -78,8 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--held-out", type=Path, metavar="FILE", help="Hessians that errors are measured by"
     )
     parser.add_argument("--formats", default="int8,int6,int5,int4", help=FORMATS_HELP)
-    parser.add_argument("--rules", help=f"of {','.join(RULES)} (default: all that are known)")
-    parser.add_argument("--scales", default="1", help="step scales, as 0.7,1,1.4")
+    parser.add_argument(
+        "--rules", help=f"of {','.join(RULES)} (default: all that need nothing unknown)"
+    )
+    parser.add_argument(
+        "--scales",
+        default="1",
+        help="step scales, as 0.7,1,1.4; Fisher steps have 1 where they take the bytes of gptq",
+    )
     parser.add_argument("--codecs", default="rans", help="as zlib,rans,best")
     parser.add_argument("--data", help="shards: every file is scored on their validation split")
     parser.add_argument("--tokenizer", help="of these shards")
@@ -114,14 +111,16 @@ def run(args: argparse.Namespace) -> int:
 
 def sweep(subject: Subject, unseen: Calibration, args: argparse.Namespace) -> Iterator[Point]:
     """Each quantizer is solved once, and written by every codec."""
-    codecs, given = _listed(args.codecs, get_args(CodecChoice), "codec"), subject.known.hessians
-    rules = _listed(args.rules or ",".join(_able(subject)), RULES, "rule")
-    if not given and (wrong := [rule for rule in rules if "columns" in rule]):
-        raise UsageError(f"rule {wrong[0]} needs --hessians")
+    codecs, known = _listed(args.codecs, get_args(CodecChoice), "codec"), able(subject)
+    rules = _listed(args.rules or ",".join(known), RULES, "rule")
+    if wrong := [rule for rule in rules if rule not in known]:
+        fisher = " with Fisher weights" * ("fisher" in wrong[0])
+        raise UsageError(f"rule {wrong[0]} needs --hessians{fisher}")
     for form in _listed(args.formats, None, "format"):
         for rule in [rule for rule in rules if fits(form, rule)]:
+            one = fisher_unit(subject, form) if "fisher" in rule else 1.0
             for scale in _scales(args.scales):
-                quant = quant_of(subject.quant, form, rule, scale)
+                quant = quant_of(subject.quant, form, rule, one * scale)
                 artifact = subject.artifact(quant)
                 lost = output_error(subject, artifact, unseen)
                 bpb = _scored(artifact, args) if args.data else None
@@ -130,57 +129,13 @@ def sweep(subject: Subject, unseen: Calibration, args: argparse.Namespace) -> It
                     yield Point(
                         format=form,
                         rule=rule,
-                        step_scale=scale,
+                        step_scale=quant.step_scale,
                         codec=codec,
                         model_bytes=size,
                         bits=8 * size / sum(tensor.size for tensor in artifact.tensors),
                         output_error=lost,
                         val_bpb=bpb,
                     )
-
-
-def quant_of(base: Quant, form: str, rule: str, scale: float) -> Quant:
-    """The run's own, with another format of its blocks' matrices, rule and step scale."""
-    changes: dict[str, Any] = {"step_scale": scale, **RULES[rule], **as_fields(form)}
-    return replace(base, **changes)
-
-
-def as_fields(form: str) -> dict[str, Any]:
-    """A word of --formats as fields of Quant."""
-    width, *more = form.split(":")
-    stored = {"scale_format": "log8"} if more[-1:] == ["log8"] else {}
-    group = "".join(more[: len(more) - len(stored)]) or "row"
-    if width not in WIDTHS or len(more) > 1 + len(stored):
-        raise UsageError(f"format {form!r} is unknown; --formats takes those {FORMATS_HELP}")
-    if group not in ("row", "tensor") and not group.isdecimal():
-        raise UsageError(f"format {form!r}: {group!r} is no row, tensor or number of columns")
-    named = int(group) if group.isdecimal() else group
-    return {"attn": width, "mlp": width, "attn_group": named, "mlp_group": named, **stored}
-
-
-def fits(form: str, rule: str) -> bool:
-    """Whether there is such a quantizer: fp8 has no levels to choose, groups no steps by column."""
-    by_column = RULES[rule]["steps"] != "rows"
-    plain = as_fields(form)["attn_group"] == "row"
-    if (fp8 := form.startswith("fp8") and rule != "nearest") or (by_column and not plain):
-        why = "has no levels to choose" if fp8 else "has steps of its groups, not of columns"
-        note(f"{form} {why}: rule {rule} is left out")
-        return False
-    return True
-
-
-def output_error(subject: Subject, artifact: Artifact, unseen: Calibration) -> float:
-    """The part of their outputs' squares that matrices lose, on the mean of the matrices."""
-    packed, parts = {tensor.name: tensor for tensor in artifact.tensors}, list[float]()
-    for row in subject.rows:
-        if solvable(row, subject.quant):
-            rows, cols = matrix_shape(row.shape)
-            weight = np.asarray(subject.weights[row.name], np.float64).reshape(rows, cols)
-            hessian = unseen.hessians.get(row.name, np.eye(cols))
-            error = weight - dequantize(packed[row.name]).reshape(rows, cols)
-            whole = float(output_errors(weight, hessian).sum())
-            parts.append(float(output_errors(error, hessian).sum()) / whole if whole else 0.0)
-    return float(np.mean(parts)) if parts else 0.0
 
 
 def table(points: list[Point]) -> str:
@@ -217,11 +172,6 @@ def _pyplot() -> Any:
     except ImportError:
         raise UsageError("--plot needs matplotlib: pip install -e '.[plot]'") from None
     return pyplot
-
-
-def _able(subject: Subject) -> list[str]:
-    """The rules that need nothing which is not known."""
-    return [rule for rule in RULES if subject.known.hessians or "columns" not in rule]
 
 
 def _listed(words: str, known: Any, what: str) -> list[str]:

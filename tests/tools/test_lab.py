@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from core.arch.noise import normal
 from tests.tools.test_golf import golf
-from tools.lab import RULES
+from tools.quantizers import RULES
 
 Capture = pytest.CaptureFixture[str]
 
@@ -49,7 +49,8 @@ def lab(capsys: Capture, files: Path, *words: object) -> list[dict[str, Any]]:
 def test_what_each_rule_is_worth(capsys: Capture, files: Path) -> None:
     seen = ("--hessians", files / "h0.safetensors", "--held-out", files / "h1.safetensors")
     points = lab(capsys, files, *seen, "--formats", "int6,int5", "--codecs", "rans,lzma")
-    assert len(points) == 2 * len(RULES) * 2
+    assert {point["rule"] for point in points} == {rule for rule in RULES if "fisher" not in rule}
+    assert len(points) == 2 * (len(RULES) - 2) * 2
     error = {(p["format"], p["rule"]): p["output_error"] for p in points}
     for form in ("int6", "int5"):
         order = ["nearest", "gptq", "trellis4"]
@@ -58,7 +59,9 @@ def test_what_each_rule_is_worth(capsys: Capture, files: Path) -> None:
         assert error[form, "columns+trellis8"] < error[form, "columns"] < error[form, "nearest"]
     assert error["int6", "gptq"] < 0.5 * error["int5", "gptq"]
     by_codec = {(p["rule"], p["codec"]): p["model_bytes"] for p in points if p["format"] == "int6"}
-    assert all(by_codec[rule, "rans"] < by_codec[rule, "lzma"] for rule in RULES)
+    assert all(
+        size < by_codec[rule, "lzma"] for (rule, by), size in by_codec.items() if by == "rans"
+    )
 
 
 def test_formats_of_every_kind(capsys: Capture, files: Path) -> None:
@@ -79,6 +82,22 @@ def test_formats_of_every_kind(capsys: Capture, files: Path) -> None:
         assert found["int4:8", "gptq"]["output_error"] < found["int4:8", "nearest"]["output_error"]
 
 
+def test_fisher_steps_are_of_as_many_bytes(capsys: Capture, files: Path, tmp_path: Path) -> None:
+    """Whatever unit Fisher weights have, a scale of 1 is that of SDClip's bytes."""
+    held = load_file(files / "h0.safetensors")
+    worth = {"a": np.exp2(normal(7, 0, (128,)) * 2), "b": np.full(64, 0.3)}
+    save_file(
+        held | {f"{n}.fisher": 1e-9 * w for n, w in worth.items()}, tmp_path / "f.safetensors"
+    )
+    words = ("--hessians", tmp_path / "f.safetensors", "--formats", "int5")
+    rules = ("gptq", "fisher", "fisher+trellis8")
+    found = {p["rule"]: p for p in lab(capsys, files, *words, "--rules", ",".join(rules))}
+    assert 0 <= found["gptq"]["model_bytes"] - found["fisher"]["model_bytes"] <= 2000
+    assert found["fisher"]["step_scale"] == found["fisher+trellis8"]["step_scale"] < 0.1
+    (twice,) = lab(capsys, files, *words, "--rules", "fisher", "--scales", "2")
+    assert twice["step_scale"] == 2 * found["fisher"]["step_scale"]
+
+
 def test_held_out_errors_are_larger_than_seen_ones(capsys: Capture, files: Path) -> None:
     words = ("--hessians", files / "h0.safetensors", "--formats", "int5", "--rules", "gptq")
     (seen,) = lab(capsys, files, *words)
@@ -89,7 +108,8 @@ def test_held_out_errors_are_larger_than_seen_ones(capsys: Capture, files: Path)
 
 def test_without_hessians_weights_are_compared(capsys: Capture, files: Path) -> None:
     points = lab(capsys, files, "--formats", "int6", "--scales", "0.7,1.4")
-    assert {point["rule"] for point in points} == {"nearest", "gptq", "trellis4", "trellis8"}
+    plain = {"nearest", "gptq", "trellis4", "trellis8", "tensor"}
+    assert {point["rule"] for point in points} == plain
     found = {(p["rule"], p["step_scale"]): p for p in points}
     assert found["gptq", 0.7]["output_error"] == found["nearest", 0.7]["output_error"]
     step = 0.7 * 12.85 / 31  # uniform errors: a twelfth of its square
@@ -109,6 +129,7 @@ def test_the_table_for_people(capsys: Capture, files: Path) -> None:
     [
         (("--rules", "gptqq"), "rule 'gptqq' is unknown; choose from nearest"),
         (("--rules", "columns"), "rule columns needs --hessians"),
+        (("--rules", "fisher"), "rule fisher needs --hessians with Fisher weights"),
         (("--formats", "int9"), "format 'int9' is unknown"),
         (("--formats", "int6:half"), "'half' is no row, tensor or number of columns"),
         (("--formats", "int6:8:log8:8"), "is unknown"),
