@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,9 @@ class Group(Solo):
         else:  # gloo moves arrays of the CPU alone
             self.device, self.steps_ahead = torch.device("cpu"), 1
         dist.init_process_group(
-            "nccl" if self.device.type == "cuda" else "gloo", timeout=LONGEST_WAIT
+            "nccl" if self.device.type == "cuda" else "gloo",
+            timeout=LONGEST_WAIT,
+            **_started_anew(),
         )
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
@@ -108,6 +111,17 @@ class Group(Solo):
 def open_group() -> Solo:
     """A Group where a launcher started several processes, else Solo."""
     return Group() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Solo()
+
+
+def _started_anew() -> dict[str, Any]:
+    """How the ranks meet where torchrun starts them again: apart from the addresses of dead ranks,
+    which its store still holds. Its count is all ranks' on one machine alone (docs/runbook.md).
+    """
+    count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if count == "0" or os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
+        return {}
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    return {"store": dist.PrefixStore(count, store), "rank": rank, "world_size": world_size}
 
 
 def _device() -> torch.device:

@@ -81,6 +81,7 @@ def keeper_of(args: argparse.Namespace, folder: RunFolder, recipe: Recipe) -> Ke
         every_s=args.checkpoint_seconds,
         snapshot=snapshot,
         goes_on=goes_on,
+        resumes=bool(args.resume),
     )
 
 

@@ -33,9 +33,11 @@ class Keeper:
         every_s: float = 0.0,
         snapshot: Snapshot | None = None,
         goes_on: bool = False,
+        resumes: bool = False,
     ) -> None:
         self.snapshot = snapshot  # what the run begins with, if not with first weights
         self.goes_on = goes_on or snapshot is not None  # in the folder of a run that was begun
+        self.resumes = resumes  # whether ranks were told to go on, found they a checkpoint or not
         self.asked_to_stop = ""  # why; set from outside, as by a signal
         self._folder = folder
         self._now = now
@@ -95,6 +97,8 @@ class Lead:
     def __init__(self, group: Any, keeper: Keeper) -> None:
         self._group = group
         self._keeper = keeper
+        if keeper.resumes:
+            self._begin_alike()
 
     @property
     def first(self) -> bool:
@@ -129,6 +133,19 @@ class Lead:
         stop, _state = self._group.max(self._keeper.stops(), 0.0)
         if stop:
             raise Stopped(self._keeper.asked_to_stop)
+
+    def _begin_alike(self) -> None:
+        """ValueError on every rank where one of them has another checkpoint, or none."""
+        held = self._keeper.snapshot
+        step = -1 if held is None else int(held["step"])
+        latest, negated = self._group.max(step, -step)
+        if latest != -negated:
+            found = "no checkpoint" if held is None else f"one of step {step}"
+            raise ValueError(
+                f"this rank found {found}, the others' are of step {-negated:.0f} to {latest:.0f} "
+                "(-1: none): every machine must read the same checkpoint; keep --runs on a disk "
+                "that all of them share"
+            )
 
     def _wait(self) -> None:
         state = 0.0

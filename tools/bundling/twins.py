@@ -48,6 +48,7 @@ ALWAYS: Twins = {
     ("core.train.keeper", "Keeper"): "Keeper",
     ("core.train.keeper", "Lead"): "Lead",
     ("core.artifact.ledger", "ledger"): "ledger",
+    ("backend_torch.distributed", "_started_anew"): "started_once",
 }
 NEAREST: Twins = {("core.artifact.container", "weights_in"): "weights_in"}
 SOLVED: Twins = {("core.artifact.container", "weights_in"): "solved_in"}
@@ -127,6 +128,11 @@ class Lead:
 
     def ask(self, *_: object) -> None:
         pass
+
+
+def started_once() -> dict[str, Any]:
+    """A bundle goes on with nothing: where a launcher starts it again, its folder is taken."""
+    return {}
 
 
 KINDS = {"int8": "<i1", "int16": "<i2", "fp16": "<f2"}
