@@ -60,9 +60,9 @@ def test_a_killed_rank_costs_no_bit(text: Text, tmp_path: Path, rank: int) -> No
 def trained(folder: Path, run_id: str) -> Iterator[str]:
     """What two ranks print under torchrun, which may start them twice."""
     words = ["train.py", "recipe.json", "--runs", "runs", "--run-id", run_id]
+    keeps = ["--resume", "auto", "--checkpoint-steps", "10"]
     process = subprocess.Popen(
-        [sys.executable, *LAUNCH, "--max-restarts", "1", *words, *"--resume auto".split()]
-        + ["--checkpoint-steps", "10"],
+        [sys.executable, *LAUNCH, "--max-restarts", "1", *words, *keeps],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
