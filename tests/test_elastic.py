@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,8 @@ from tools.train import script
 Path("pid" + os.environ["RANK"]).write_text(str(os.getpid()))
 leave(script("torch"))
 """
-LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+KEEPS = ["--resume", "auto", "--checkpoint-steps", "10"]
 SAVED = "saved: step:10/"
 
 
@@ -59,19 +62,61 @@ def test_a_killed_rank_costs_no_bit(text: Text, tmp_path: Path, rank: int) -> No
 
 def trained(folder: Path, run_id: str) -> Iterator[str]:
     """What two ranks print under torchrun, which may start them twice."""
-    words = ["train.py", "recipe.json", "--runs", "runs", "--run-id", run_id]
-    keeps = ["--resume", "auto", "--checkpoint-steps", "10"]
+    words = ["train.py", "recipe.json", "--runs", "runs", "--run-id", run_id, *KEEPS]
     process = subprocess.Popen(
-        [sys.executable, *LAUNCH, "--max-restarts", "1", *words, *keeps],
+        [*TORCHRUN, "--standalone", "--nproc_per_node=2", "--max-restarts=1", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env=environment(),
     )
     assert process.stdout is not None
     yield from process.stdout
     assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.slow
+def test_a_rank_killed_on_one_of_two_machines_costs_no_bit(text: Text, tmp_path: Path) -> None:
+    """Two launchers that meet at one address, each with a rank, as docs/runbook.md starts them."""
+    recipe = text.recipe("schedule.steps=300", "score.val_every_steps=0")
+    (tmp_path / "recipe.json").write_text(to_json(recipe))
+    (tmp_path / "train.py").write_text(TELLS_ITS_PID)
+    where = ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{free_port()}", "--rdzv-id=golf"]
+    words = ["train.py", "recipe.json", "--runs", "runs", "--run-id", "killed", *KEEPS]
+    command = [*TORCHRUN, "--nnodes=2", "--nproc_per_node=1", *where, "--max-restarts=2", *words]
+    apart = {**environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    outputs = [(tmp_path / name).open("w+") for name in ("first", "second")]
+    machines = [
+        subprocess.Popen(command, stdout=out, stderr=out, cwd=tmp_path, env=apart)
+        for out in outputs
+    ]
+    wait_for(SAVED, [tmp_path / name for name in ("first", "second")])
+    os.kill(int((tmp_path / "pid1").read_text()), signal.SIGKILL)
+    codes = [machine.wait(timeout=200) for machine in machines]
+    told = "".join((tmp_path / name).read_text() for name in ("first", "second"))
+    assert codes == [0, 0], told
+    assert told.count("resumed: step:") == 1, told
+    assert list(trained(tmp_path, "undisturbed"))
+    found, wanted = (load_weights(tmp_path / "runs" / n) for n in ("killed", "undisturbed"))
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+
+def wait_for(line: str, files: list[Path], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not any(line in file.read_text() for file in files):
+        assert time.monotonic() < end, "".join(file.read_text() for file in files)
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("localhost", 0))
+        return int(held.getsockname()[1])
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 ENVIRONMENTS = {  # a launcher's variables, and the prefix of what is written into its store

@@ -211,7 +211,7 @@ def pod_line(pod: dict[str, Any]) -> str:
         return f"pod speed: {pod['why']}"
     told = ", then ".join(
         f"{phase['step_ms']:.1f} ms a step where {phase['expected_ms']:.1f} ms are expected "
-        f"({phase['speed']:.2f} of that speed)"
+        f"({phase['speed']:.2f} of that speed), {phase['tokens_per_s_per_gpu']:,.0f} tokens/s a GPU"
         for phase in pod["phases"]
     )
     verdict = "SLOW" if pod["slow"] else "as fast as its log"
