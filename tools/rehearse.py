@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from core.data.tokenizer import open_tokenizer
 from core.score.scoring import Validation
@@ -32,6 +33,7 @@ from tools.say import UsageError, note, print_json
 from tools.train import free_run_id
 
 STEPS = 20
+Made = TypeVar("Made")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,24 +106,16 @@ def rehearse(
 ) -> dict[str, Any]:
     """Run it, and the fields of `golf rehearse`."""
     recipe = asked.recipe
-    started = time.perf_counter()
-    validation = open_corpus(recipe).validation  # all of it: what the real run waits for
-    open_s = time.perf_counter() - started
+    validation, open_s = timed(lambda: open_corpus(recipe).validation)  # whole, as the run opens it
     of_targets = scored_targets(validation)
     few = min(targets or enough_targets(recipe, asked.nproc), of_targets)
     short = rehearsed(recipe, steps, few, of_targets)
-    started = time.perf_counter()
-    bundle(recipe, asked.backend)
-    bundle_s = time.perf_counter() - started
+    _, bundle_s = timed(lambda: bundle(recipe, asked.backend))
     own_bytes = code_bytes(recipe)  # kept: the seeds that follow need not make it
     cold = cached_files(asked.cache) == 0
     folder = asked.runs / free_run_id(asked.runs, f"rehearsal-{recipe.name}-{asked.backend}")
-    began, warm_s = time.time(), None
-    perform(asked, short, folder, own_bytes)
-    if not once:
-        again, warm = time.time(), folder / "warm-start"
-        perform(asked, short, warm, own_bytes, "--start-only")
-        warm_s = warm_at_s(warm) - again
+    began = perform(asked, short, folder, own_bytes)
+    warm_s = None if once else warm_start_s(asked, short, folder / "warm-start", own_bytes)
     seen = observe(folder, short)
     count, whose = task_targets(
         of_targets,
@@ -143,20 +137,35 @@ def rehearse(
     return report(asked, folder, seen, facts)
 
 
+def timed(work: Callable[[], Made]) -> tuple[Made, float]:
+    """What it gives, and its seconds."""
+    started = time.perf_counter()
+    made = work()
+    return made, time.perf_counter() - started
+
+
 def scored_targets(validation: Validation) -> int:
     """How many the real run's last scoring has, of the data that is here."""
     subset = validation.subset
     return validation.of_targets if subset is None else subset.targets
 
 
-def perform(asked: Rehearsal, short: Recipe, folder: Path, own_bytes: int, *more: str) -> None:
-    """Run the short recipe in processes of its own, into `folder`."""
+def perform(asked: Rehearsal, short: Recipe, folder: Path, own_bytes: int, *more: str) -> float:
+    """Run the short recipe in processes of its own, into `folder`; when they were started."""
     with TemporaryDirectory() as place:
         path = Path(place) / "recipe.json"
         path.write_text(to_json(short), encoding="utf-8")
         words = ["-m", "tools.rehearsing.inside", str(path), "--backend", asked.backend]
         words += ["--folder", str(folder), "--code-bytes", str(own_bytes), *more]
+        began = time.time()
         start([*launcher(asked.backend, asked.nproc), *words], asked.cache)
+    return began
+
+
+def warm_start_s(asked: Rehearsal, short: Recipe, folder: Path, own_bytes: int) -> float:
+    """Seconds of a second start until its first step, with the graphs that the first one kept."""
+    began = perform(asked, short, folder, own_bytes, "--start-only")
+    return warm_at_s(folder) - began
 
 
 def report(asked: Rehearsal, folder: Path, seen: Seen, facts: Facts) -> dict[str, Any]:
