@@ -49,6 +49,10 @@ def test_a_killed_rank_costs_no_bit(text: Text, tmp_path: Path, rank: int) -> No
         if SAVED in line and SAVED not in "".join(told):
             os.kill(int((tmp_path / f"pid{rank}").read_text()), signal.SIGKILL)
         told.append(line)
+    said = "".join(told)
+    survivor = "rank 1: " if rank == 0 else ""  # the first one needs no name
+    assert f"golf: {survivor}the engine failed, or a rank that it waited for" in said, said
+    assert "Traceback" not in said, said
     log = (tmp_path / "runs" / "killed" / "log.txt").read_text()
     assert log.count("resumed: step:") == 1 and log.count("recipe:") >= 2, "".join(told)
     assert "resumed: step:0/" not in log and "bad_step" not in log

@@ -143,7 +143,7 @@ def variables() -> Mapping[str, str]:
 def leave(code: int) -> NoReturn:
     """End the process. One rank of several leaves at once when all is said: at the usual end of
     Python a thread of its communication may still run, and aborts what has succeeded."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if of_several(os.environ):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -163,6 +163,11 @@ def hub_source(environ: Mapping[str, str]) -> dict[str, str]:
 def rank_of(environ: Mapping[str, str]) -> str:
     """Which of a run's processes this is, by its launcher."""
     return environ.get("RANK", environ.get("MLX_RANK", "0"))
+
+
+def of_several(environ: Mapping[str, str]) -> bool:
+    """Whether torchrun started this process as one of several."""
+    return int(environ.get("WORLD_SIZE", "1")) > 1
 
 
 def leads(environ: Mapping[str, str]) -> bool:

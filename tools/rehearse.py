@@ -22,7 +22,7 @@ from core.train.recipe import Recipe, to_json
 from tools.backends import add_backend, choose
 from tools.bundling.script import bundle, code_bytes
 from tools.costs import planned_artifact_bytes
-from tools.environment import variables
+from tools.environment import of_several, variables
 from tools.recipes import add_recipe, add_size, mac_memory_bytes, settle
 from tools.rehearsing.budgets import Facts, budgets, fits, stage_fields, task_targets
 from tools.rehearsing.launch import cached_files, caches, devices, launcher, start
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if int(variables().get("WORLD_SIZE", "1")) > 1:
+    if of_several(variables()):
         raise UsageError("golf rehearse starts the ranks itself (--nproc): give it no launcher")
     for name in ("steps", "nproc", "targets"):
         if (asked := getattr(args, name)) is not None and asked < 1:

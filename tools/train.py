@@ -21,7 +21,7 @@ from core.train.run_folder import RunFolder
 from tools.backends import add_backend, choose, load
 from tools.bundling.script import code_bytes
 from tools.costs import hardware_of, planned_artifact_bytes, tokens_per_s
-from tools.environment import Change, leads, variables
+from tools.environment import Change, leads, of_several, variables
 from tools.recipes import DEFAULTS, add_recipe, add_size, mac_memory_bytes, settle
 from tools.resume import (
     add_checkpoints,
@@ -76,6 +76,13 @@ def run(args: argparse.Namespace) -> int:
             )
     except Stopped as stopped:
         return tell_stopped(stopped, folder)
+    except RuntimeError as error:
+        if not of_several(environ):
+            raise
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"the engine failed, or a rank that it waited for is gone: {told}; --debug shows where"
+        ) from error
     return 0 if finished is None or finished.ledger.fits else 1
 
 
