@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 from mlx.core import array
 from numpy.typing import NDArray
+
+from core.arch.params import Rule
+
+Bank = tuple[Rule, list[str]]  # a rule, and the parameters of one shape that it moves together
 
 
 class Solo:
@@ -24,6 +29,25 @@ class Solo:
     def sum(self, arrays: dict[str, array]) -> dict[str, array]:
         """Each array added up over the ranks."""
         return arrays
+
+    def own(self, names: list[str]) -> list[str]:
+        """Those of a bank of matrices that this rank moves."""
+        return names
+
+    def parts(self, banks: list[Bank]) -> list[list[Bank]]:
+        """What is moved at a time."""
+        return [banks]
+
+    def scatter(self, arrays: dict[str, array]) -> dict[str, array]:
+        """Of arrays of one shape this rank's own, each added up over the ranks."""
+        return arrays
+
+    def collect(self, arrays: dict[str, array]) -> Callable[[], dict[str, array]]:
+        """Sets out for arrays of one shape, each from its owner; to call it is to wait for them.
+
+        Nothing comes where all are one's own.
+        """
+        return dict
 
     def max(self, *numbers: float) -> tuple[float, ...]:
         """The largest of each over the ranks: what all of them agree on."""
@@ -55,16 +79,50 @@ class Group(Solo):
     def __init__(self) -> None:
         super().__init__()
         self._group = mx.distributed.init()
+        self._last = mx.zeros(())  # what was sent before
         self.rank = self._group.rank()
         self.world_size = self._group.size()
 
     def sum(self, arrays: dict[str, array]) -> dict[str, array]:
         """Each array added up over the ranks."""
         flat = mx.concatenate([array.flatten() for array in arrays.values()])
-        flat = mx.distributed.all_sum(flat, group=self._group)
+        flat = self._sent(mx.distributed.all_sum, flat)
         ends = np.cumsum([array.size for array in arrays.values()])[:-1].tolist()
-        pairs = zip(arrays.items(), flat.split(ends), strict=True)
-        return {name: part.reshape(array.shape) for (name, array), part in pairs}
+        pairs = zip(arrays, flat.split(ends), strict=True)
+        return {name: part.reshape(arrays[name].shape) for name, part in pairs}
+
+    def own(self, names: list[str]) -> list[str]:
+        """Those of a bank of matrices that this rank moves."""
+        most = -(-len(names) // self.world_size)
+        return names[self.rank * most :][:most]
+
+    def parts(self, banks: list[Bank]) -> list[list[Bank]]:
+        """What is moved at a time: matrices of one shape, while those before are on their way."""
+        rest = [bank for bank in banks if bank[0] != "matrix"]
+        return [*([bank] for bank in banks if bank[0] == "matrix"), rest]
+
+    def scatter(self, arrays: dict[str, array]) -> dict[str, array]:
+        """Of arrays of one shape this rank's own, each added up over the ranks.
+
+        All of them are: MLX scatters a sum on NCCL alone.
+        """
+        bank = self._sent(mx.distributed.all_sum, mx.stack([*arrays.values()]))
+        own = self.own([*arrays])
+        return {name: row for name, row in zip(arrays, bank, strict=True) if name in own}
+
+    def collect(self, arrays: dict[str, array]) -> Callable[[], dict[str, array]]:
+        """Sets out for arrays of one shape, each from its owner; to call it is to wait for them."""
+        rows = [*arrays.values()]
+        rows += [mx.zeros_like(rows[0])] * (-len(rows) % self.world_size)
+        own = mx.stack(rows).split(self.world_size)[self.rank]
+        bank = self._sent(mx.distributed.all_gather, own)
+        return lambda: dict(zip(arrays, bank, strict=False))
+
+    def _sent(self, send: Callable[..., array], given: array) -> array:
+        """Behind what was sent before: evaluation is lazy, and all ranks must send in one order."""
+        (given,) = mx.depends([given], [self._last])
+        self._last = send(given, group=self._group)
+        return self._last
 
     def max(self, *numbers: float) -> tuple[float, ...]:
         """The largest of each over the ranks: what all of them agree on."""

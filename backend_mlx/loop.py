@@ -18,7 +18,7 @@ from backend_mlx.distributed import Solo, open_group
 from backend_mlx.evaluate import Evaluator
 from backend_mlx.feeder import Feeder, MicroBatch
 from backend_mlx.model import GPT
-from backend_mlx.optimizer import Optimizer, arrays, averaged
+from backend_mlx.optimizer import Optimizer, arrays, averaged, matrices
 from backend_mlx.qat import Rounding, put, rounded, row_steps, with_rate
 from backend_mlx.solve import Solver
 from backend_mlx.weights import load_weights, parameters, to_numpy
@@ -72,7 +72,7 @@ class Trainer:
         self.model = GPT(recipe.arch, recipe.precision)
         load_weights(self.model, init_params(recipe.arch, recipe.seed), recipe.arch)
         compiles = _compiles(recipe, group.device)
-        self.optimizer = Optimizer(recipe.arch, recipe.optim, compiles)
+        self.optimizer = Optimizer(recipe.arch, recipe.optim, group, compiles)
         self.state = self.optimizer.start(parameters(self.model))
         self._sizes = recipe.data.phases(recipe.arch.seq_len)
         self._grids = rounded_grids(recipe.arch, recipe.quant, recipe.qat)
@@ -83,7 +83,8 @@ class Trainer:
     def gradients(
         self, batches: list[MicroBatch], stage: Stage = PLAIN, step: int = 0
     ) -> tuple[array, dict[str, array]]:
-        """Loss in nats per token of the whole step, and its gradients, over all ranks.
+        """Loss in nats per token of the whole step, and its gradients, over all ranks;
+        of those of matrices that are dealt to the ranks, this rank's own.
 
         step: how many were done before; it is what the noise of training is drawn by.
         """
@@ -96,7 +97,10 @@ class Trainer:
             total = total + nats
             grads = {name: grad + more[name] for name, grad in grads.items()}
             mx.eval(total, grads)
-        summed = self.group.sum({**grads, "loss": total})
+        own: dict[str, array] = {}
+        for names in matrices(self.optimizer.banks):
+            own |= self.group.scatter({name: grads.pop(name) for name in names})
+        summed = self.group.sum({**grads, "loss": total}) | own
         loss = summed.pop("loss")
         return loss, self._with_rate(summed) if self.recipe.optim.rate_lambda else summed
 
@@ -115,8 +119,8 @@ class Trainer:
         self.state |= saved
 
     def snapshot(self) -> Snapshot:
-        """All state on the host: float32 arrays, and the numbers."""
-        return {**self.state, **to_numpy(arrays(self.state))}
+        """All state on the host: float32 arrays, and the numbers. All ranks ask for it."""
+        return {**self.state, **to_numpy(self.optimizer.whole(self.state))}
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot of either engine."""
@@ -128,8 +132,9 @@ class Trainer:
                 self.state[key] = value
 
     def packs(self) -> Weights:
-        """What would be packed now: the average where there is one."""
-        return to_numpy(averaged(self.state))
+        """What would be packed now: the average where there is one. All ranks ask for it."""
+        averages = self.recipe.optim.averages
+        return to_numpy(averaged(self.optimizer.whole(self.state) if averages else self.state))
 
     def score(self, validation: Validation, phase: int = -1, ask: Ask | None = None) -> Scored:
         """Score the weights that are being trained, the blocks in the order of this phase."""

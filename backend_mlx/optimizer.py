@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 from mlx.core import array
 
 from backend_mlx.adam import adam
+from backend_mlx.distributed import Bank, Solo
 from backend_mlx.ema import ema
 from backend_mlx.muon import muon
 from core.arch.params import Rule, param_table
@@ -18,7 +20,6 @@ from core.train.schedules import START, Knobs, rates
 
 State = dict[str, Any]  # arrays as "weight/<name>", "momentum/<name>", ...; step, elapsed_s
 Arrays = dict[str, array]
-Bank = tuple[Rule, list[str]]  # a rule, and the parameters of one shape that it moves together
 DTYPES = {"bf16": mx.bfloat16, "fp32": mx.float32}
 CLIP_EPS = 1e-6  # added to the norm, as torch's clip_grad_norm_ does
 
@@ -26,8 +27,9 @@ CLIP_EPS = 1e-6  # added to the norm, as torch's clip_grad_norm_ does
 class Optimizer:
     """Muon for matrices, Adam for the rest, in banks of one shape: every row has one rule."""
 
-    def __init__(self, spec: ModelSpec, optim: Optim, compiles: bool = False) -> None:
+    def __init__(self, spec: ModelSpec, optim: Optim, group: Solo, compiles: bool = False) -> None:
         self.optim = optim
+        self.group = group
         self.banks = banks(spec)
         self._next = mx.compile(self._moved) if compiles else self._moved
 
@@ -52,25 +54,51 @@ class Optimizer:
         Rates go in as arrays, so that a compiled step is compiled once.
         """
         dials = {n: mx.array(value) for n, value in rates(self.optim, knobs).items()}
-        moved, good = self._next(arrays(state), grads, dials)
-        state |= moved
-        return good
+        counted = {"": mx.zeros(())}  # each gradient by one rank
+        counted |= {n: grads[n] for _, names in self.banks for n in self.group.own(names)}
+        square = self.group.sum({"": mx.square(global_norm(counted))})
+        norm = mx.sqrt(square[""])
+        on_the_way = []
+        for part in self.group.parts(self.banks):
+            state |= self._next(part, arrays(state), grads, dials, norm)
+            on_the_way += [self._collect(state, "weight", names) for names in matrices(part)]
+        for arrived in on_the_way:
+            state |= arrived()
+        return mx.isfinite(norm)
 
-    def _moved(self, old: Arrays, grads: Arrays, dials: Arrays) -> tuple[Arrays, array]:
-        """All arrays of the state after the step."""
-        norm = global_norm(grads)
+    def _moved(
+        self, part: list[Bank], old: Arrays, grads: Arrays, dials: Arrays, norm: array
+    ) -> Arrays:
+        """The arrays of the state after the step, of what has a gradient in these banks."""
+        own = [(rule, [name for name in names if name in grads]) for rule, names in part]
+        moving = [name for _, names in own for name in names]
         good = mx.isfinite(norm)
         if self.optim.grad_clip_norm:
             scale = mx.minimum(self.optim.grad_clip_norm / (norm + CLIP_EPS), 1.0)
-            grads = {name: grad * scale for name, grad in grads.items()}
+            grads = {name: grads[name] * scale for name in moving}
         new: Arrays = {}
-        for rule, names in self.banks:
-            new |= (self._muon if rule == "matrix" else self._adam)(old, grads, dials, rule, names)
+        for rule, names in own:
+            if names:
+                move = self._muon if rule == "matrix" else self._adam
+                new |= move(old, grads, dials, rule, names)
         if self.optim.averages:
-            for name in grads:
+            for name in moving:
                 weight = mx.where(good, new[f"weight/{name}"], old[f"weight/{name}"])
                 new[f"ema/{name}"] = ema(old[f"ema/{name}"], weight, dials["ema_decay"])
-        return {key: mx.where(good, value, old[key]) for key, value in new.items()}, good
+        return {key: mx.where(good, value, old[key]) for key, value in new.items()}
+
+    def whole(self, state: State) -> Arrays:
+        """All arrays of the state, each as its owner has it. All ranks ask for it."""
+        found = arrays(state)
+        for part in ("momentum", "row_square", "ema"):
+            for names in matrices(self.banks):
+                if f"{part}/{names[0]}" in found:
+                    found |= self._collect(found, part, names)()
+        return found
+
+    def _collect(self, state: State, part: str, names: list[str]) -> Callable[[], Arrays]:
+        keys = [f"{part}/{name}" for name in names]
+        return self.group.collect({key: state[key] for key in keys})
 
     def _muon(
         self, old: Arrays, grads: Arrays, dials: Arrays, rule: Rule, names: list[str]
@@ -90,7 +118,9 @@ class Optimizer:
             row_beta2=optim.row_beta2,
         )
         new = _named("weight", names, weight) | _named("momentum", names, momentum)
-        return new if square is None else new | _named("row_square", names, square)
+        if optim.row_beta2 and square is not None:
+            new |= _named("row_square", names, square)
+        return new
 
     def _adam(
         self, old: Arrays, grads: Arrays, dials: Arrays, rule: Rule, names: list[str]
@@ -119,6 +149,11 @@ def banks(spec: ModelSpec) -> list[Bank]:
     for row in param_table(spec):
         found.setdefault((row.rule, row.shape), []).append(row.name)
     return [(rule, names) for (rule, _), names in found.items()]
+
+
+def matrices(banks: list[Bank]) -> list[list[str]]:
+    """The names in each bank that is dealt to the ranks."""
+    return [names for rule, names in banks if rule == "matrix"]
 
 
 def global_norm(grads: Arrays) -> array:

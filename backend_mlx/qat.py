@@ -60,8 +60,8 @@ def with_rate(grads: Arrays, weights: Arrays, steps: Arrays, price: float) -> Ar
     """
     part = price / (math.log(2.0) * sum(weights[name].size for name in steps))
     found = dict(grads)
-    for name, step in steps.items():
-        weight = weights[name]
+    for name in [name for name in steps if name in grads]:
+        weight, step = weights[name], steps[name]
         size = mx.sqrt(mx.square(weight) + mx.square(step))
         found[name] = grads[name] + part * weight / (size * mx.mean(size, -1, keepdims=True))
     return found

@@ -17,8 +17,8 @@ from core.train.recipe import Optim, Recipe
 class ReferenceOptimizer(Optimizer):
     """Every row of the parameter table is a bank of its own."""
 
-    def __init__(self, spec: ModelSpec, optim: Optim) -> None:
-        super().__init__(spec, optim)
+    def __init__(self, spec: ModelSpec, optim: Optim, group: Solo) -> None:
+        super().__init__(spec, optim, group)
         self.banks = [(row.rule, [row.name]) for row in param_table(spec)]
 
 
@@ -27,4 +27,4 @@ class ReferenceTrainer(Trainer):
 
     def __init__(self, recipe: Recipe, group: Solo) -> None:
         super().__init__(recipe, group)
-        self.optimizer = ReferenceOptimizer(recipe.arch, recipe.optim)
+        self.optimizer = ReferenceOptimizer(recipe.arch, recipe.optim, group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.arch.params import Rule
+
+Bank = tuple[Rule, list[str]]  # a rule, and the parameters of one shape that it moves together
 LONGEST_WAIT = timedelta(hours=24)  # of a rank for the others: one scores or packs alone
 
 
@@ -28,6 +32,25 @@ class Solo:
     def sum(self, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each array added up over the ranks."""
         return arrays
+
+    def own(self, names: list[str]) -> list[str]:
+        """Those of a bank of matrices that this rank moves."""
+        return names
+
+    def parts(self, banks: list[Bank]) -> list[list[Bank]]:
+        """What is moved at a time."""
+        return [banks]
+
+    def scatter(self, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of arrays of one shape this rank's own, each added up over the ranks."""
+        return arrays
+
+    def collect(self, arrays: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
+        """Sets out for arrays of one shape, each from its owner; to call it is to wait for them.
+
+        Nothing comes where all are one's own.
+        """
+        return dict
 
     def max(self, *numbers: float) -> tuple[float, ...]:
         """The largest of each over the ranks: what all of them agree on."""
@@ -78,8 +101,40 @@ class Group(Solo):
         flat = torch.cat([array.flatten() for array in arrays.values()])
         dist.all_reduce(flat)
         parts = flat.split([array.numel() for array in arrays.values()])
-        pairs = zip(arrays.items(), parts, strict=True)
-        return {name: part.view(array.shape) for (name, array), part in pairs}
+        return {name: part.view_as(arrays[name]) for name, part in zip(arrays, parts, strict=True)}
+
+    def own(self, names: list[str]) -> list[str]:
+        """Those of a bank of matrices that this rank moves."""
+        most = -(-len(names) // self.world_size)
+        return names[self.rank * most :][:most]
+
+    def parts(self, banks: list[Bank]) -> list[list[Bank]]:
+        """What is moved at a time: matrices of one shape, while those before are on their way."""
+        rest = [bank for bank in banks if bank[0] != "matrix"]
+        return [*([bank] for bank in banks if bank[0] == "matrix"), rest]
+
+    def scatter(self, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of arrays of one shape this rank's own, each added up over the ranks."""
+        bank, own = self._bank(arrays)
+        dist.reduce_scatter_tensor(own, bank)
+        return dict(zip(self.own([*arrays]), own, strict=False))
+
+    def collect(self, arrays: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
+        """Sets out for arrays of one shape, each from its owner; to call it is to wait for them."""
+        bank, own = self._bank(arrays)
+        work = dist.all_gather([*bank.chunk(self.world_size)], own, async_op=True)
+
+        def arrived() -> dict[str, Tensor]:
+            work.wait()
+            return dict(zip(arrays, bank, strict=False))
+
+        return arrived
+
+    def _bank(self, arrays: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """One array of them all, and of zeros, to as many for each rank; and a copy of its own."""
+        rows = [*arrays.values()]
+        bank = torch.stack(rows + [torch.zeros_like(rows[0])] * (-len(rows) % self.world_size))
+        return bank, bank.chunk(self.world_size)[self.rank].clone()
 
     def max(self, *numbers: float) -> tuple[float, ...]:
         """The largest of each over the ranks: what all of them agree on."""

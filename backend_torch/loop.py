@@ -19,7 +19,7 @@ from backend_torch.evaluate import Evaluator
 from backend_torch.feeder import Feeder, MicroBatch
 from backend_torch.model import GPT
 from backend_torch.ops import cross_entropy
-from backend_torch.optimizer import Optimizer, arrays, averaged
+from backend_torch.optimizer import Optimizer, arrays, averaged, matrices
 from backend_torch.qat import Rounding, put, rounded, row_steps, with_rate
 from backend_torch.solve import Solver
 from backend_torch.weights import load_weights, parameters, to_numpy
@@ -73,7 +73,7 @@ class Trainer:
         self.model = GPT(recipe.arch, recipe.precision).to(group.device)
         load_weights(self.model, init_params(recipe.arch, recipe.seed), recipe.arch)
         compiles = _compiles(recipe, group.device)
-        self.optimizer = Optimizer(recipe.arch, recipe.optim, compiles)
+        self.optimizer = Optimizer(recipe.arch, recipe.optim, group, compiles)
         self.state = self.optimizer.start(parameters(self.model))
         self._sizes = recipe.data.phases(recipe.arch.seq_len)
         self._grids = rounded_grids(recipe.arch, recipe.quant, recipe.qat)
@@ -82,7 +82,8 @@ class Trainer:
     def gradients(
         self, batches: list[MicroBatch], stage: Stage = PLAIN, step: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss in nats per token of the whole step, and its gradients, over all ranks.
+        """Loss in nats per token of the whole step, and its gradients, over all ranks;
+        of those of matrices that are dealt to the ranks, this rank's own.
 
         step: how many were done before; it is what the noise of training is drawn by.
         """
@@ -95,7 +96,10 @@ class Trainer:
             nats.backward()
             total += nats.detach()
         grads = {name: _grad(weight) for name, weight in parameters(self.model).items()}
-        summed = self.group.sum({**grads, "loss": total})
+        own: dict[str, Tensor] = {}
+        for names in matrices(self.optimizer.banks):
+            own |= self.group.scatter({name: grads.pop(name) for name in names})
+        summed = self.group.sum({**grads, "loss": total}) | own
         loss = summed.pop("loss")
         return loss, self._with_rate(summed) if self.recipe.optim.rate_lambda else summed
 
@@ -103,7 +107,7 @@ class Trainer:
         """One optimizer step; the loss before it, or NaN where the step was not applied."""
         loss, grads = self.gradients(batches, now.stage, now.step)
         good = self.optimizer.update(self.state, grads, now)
-        return torch.where(good, loss, torch.nan)
+        return loss.masked_fill(~good, torch.nan)
 
     def warm_up(self, batches: list[MicroBatch], stage: Stage = PLAIN) -> None:
         """A step of this stage, for what it compiles and allocates; then all state is put back."""
@@ -114,8 +118,8 @@ class Trainer:
                 array.copy_(saved[key])
 
     def snapshot(self) -> Snapshot:
-        """All state on the host: float32 arrays, and the numbers."""
-        return {**self.state, **to_numpy(arrays(self.state))}
+        """All state on the host: float32 arrays, and the numbers. All ranks ask for it."""
+        return {**self.state, **to_numpy(self.optimizer.whole(self.state))}
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot of either engine."""
@@ -128,8 +132,9 @@ class Trainer:
                     self.state[key] = value
 
     def packs(self) -> Weights:
-        """What would be packed now: the average where there is one."""
-        return to_numpy(averaged(self.state))
+        """What would be packed now: the average where there is one. All ranks ask for it."""
+        averages = self.recipe.optim.averages
+        return to_numpy(averaged(self.optimizer.whole(self.state) if averages else self.state))
 
     def score(self, validation: Validation, phase: int = -1, ask: Ask | None = None) -> Scored:
         """Score the weights that are being trained, the blocks in the order of this phase."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from backend_torch.adam import adam
+from backend_torch.distributed import Bank, Solo
 from backend_torch.ema import ema
 from backend_torch.muon import muon
 from core.arch.params import Rule, param_table
@@ -18,7 +20,6 @@ from core.train.schedules import START, Knobs, rates
 
 State = dict[str, Any]  # arrays as "weight/<name>", "momentum/<name>", ...; step, elapsed_s
 Arrays = dict[str, Tensor]
-Bank = tuple[Rule, list[str]]  # a rule, and the parameters of one shape that it moves together
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 CLIP_EPS = 1e-6  # added to the norm, as torch's clip_grad_norm_ does
 
@@ -26,8 +27,9 @@ CLIP_EPS = 1e-6  # added to the norm, as torch's clip_grad_norm_ does
 class Optimizer:
     """Muon for matrices, Adam for the rest, in banks of one shape: every row has one rule."""
 
-    def __init__(self, spec: ModelSpec, optim: Optim, compiles: bool = False) -> None:
+    def __init__(self, spec: ModelSpec, optim: Optim, group: Solo, compiles: bool = False) -> None:
         self.optim = optim
+        self.group = group
         self.banks = banks(spec)
         self._next = torch.compile(self._moved, dynamic=False) if compiles else self._moved
 
@@ -53,26 +55,51 @@ class Optimizer:
         Rates go in as arrays, so that a compiled step is compiled once.
         """
         dials = {n: _scalar(value, grads) for n, value in rates(self.optim, knobs).items()}
-        moved, good = self._next(arrays(state), grads, dials)
-        for key, value in moved.items():
-            state[key].copy_(value)
-        return good
+        counted = {"": _scalar(0.0, grads)}  # each gradient by one rank
+        counted |= {n: grads[n] for _, names in self.banks for n in self.group.own(names)}
+        square = self.group.sum({"": torch.square(global_norm(counted))})
+        norm = torch.sqrt(square[""])
+        on_the_way = []
+        for part in self.group.parts(self.banks):
+            _put(state, self._next(part, arrays(state), grads, dials, norm))
+            on_the_way += [self._collect(state, "weight", names) for names in matrices(part)]
+        for arrived in on_the_way:
+            _put(state, arrived())
+        return torch.isfinite(norm)
 
-    def _moved(self, old: Arrays, grads: Arrays, dials: Arrays) -> tuple[Arrays, Tensor]:
-        """All arrays of the state after the step."""
-        norm = global_norm(grads)
+    def _moved(
+        self, part: list[Bank], old: Arrays, grads: Arrays, dials: Arrays, norm: Tensor
+    ) -> Arrays:
+        """The arrays of the state after the step, of what has a gradient in these banks."""
+        own = [(rule, [name for name in names if name in grads]) for rule, names in part]
+        moving = [name for _, names in own for name in names]
         good = torch.isfinite(norm)
         if self.optim.grad_clip_norm:
             scale = torch.clamp(self.optim.grad_clip_norm / (norm + CLIP_EPS), max=1.0)
-            grads = {name: grad * scale for name, grad in grads.items()}
+            grads = {name: grads[name] * scale for name in moving}
         new: Arrays = {}
-        for rule, names in self.banks:
-            new |= (self._muon if rule == "matrix" else self._adam)(old, grads, dials, rule, names)
+        for rule, names in own:
+            if names:
+                move = self._muon if rule == "matrix" else self._adam
+                new |= move(old, grads, dials, rule, names)
         if self.optim.averages:
-            for name in grads:
+            for name in moving:
                 weight = torch.where(good, new[f"weight/{name}"], old[f"weight/{name}"])
                 new[f"ema/{name}"] = ema(old[f"ema/{name}"], weight, dials["ema_decay"])
-        return {key: torch.where(good, value, old[key]) for key, value in new.items()}, good
+        return {key: torch.where(good, value, old[key]) for key, value in new.items()}
+
+    def whole(self, state: State) -> Arrays:
+        """All arrays of the state, each as its owner has it. All ranks ask for it."""
+        found = arrays(state)
+        for part in ("momentum", "row_square", "ema"):
+            for names in matrices(self.banks):
+                if f"{part}/{names[0]}" in found:
+                    found |= self._collect(found, part, names)()
+        return found
+
+    def _collect(self, state: State, part: str, names: list[str]) -> Callable[[], Arrays]:
+        keys = [f"{part}/{name}" for name in names]
+        return self.group.collect({key: state[key] for key in keys})
 
     def _muon(
         self, old: Arrays, grads: Arrays, dials: Arrays, rule: Rule, names: list[str]
@@ -92,7 +119,9 @@ class Optimizer:
             row_beta2=optim.row_beta2,
         )
         new = _named("weight", names, weight) | _named("momentum", names, momentum)
-        return new if square is None else new | _named("row_square", names, square)
+        if optim.row_beta2 and square is not None:
+            new |= _named("row_square", names, square)
+        return new
 
     def _adam(
         self, old: Arrays, grads: Arrays, dials: Arrays, rule: Rule, names: list[str]
@@ -123,9 +152,14 @@ def banks(spec: ModelSpec) -> list[Bank]:
     return [(rule, names) for (rule, _), names in found.items()]
 
 
+def matrices(banks: list[Bank]) -> list[list[str]]:
+    """The names in each bank that is dealt to the ranks."""
+    return [names for rule, names in banks if rule == "matrix"]
+
+
 def global_norm(grads: Arrays) -> Tensor:
     """The L2 norm of all gradients as one vector."""
-    return torch.sqrt(torch.stack([torch.sum(torch.square(grad)) for grad in grads.values()]).sum())
+    return torch.nn.utils.get_total_norm([*grads.values()])
 
 
 def arrays(state: State) -> Arrays:
@@ -147,7 +181,16 @@ def _named(part: str, names: list[str], bank: Tensor) -> Arrays:
     return {f"{part}/{name}": bank[index] for index, name in enumerate(names)}
 
 
+def _put(state: State, new: Arrays) -> None:
+    """In place: the model has its weights there."""
+    for key, value in new.items():
+        state[key].copy_(value)
+
+
 def _scalar(value: float, grads: Arrays) -> Tensor:
-    """On the gradients' device and in their dtype, without a shape."""
+    """On the gradients' device and in their dtype, without a shape.
+
+    Filled there: to copy a number to a device is to wait until the device is idle.
+    """
     like = next(iter(grads.values()))
-    return torch.tensor(value, dtype=like.dtype, device=like.device)
+    return torch.full((), value, dtype=like.dtype, device=like.device)

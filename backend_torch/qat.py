@@ -62,8 +62,8 @@ def with_rate(grads: Arrays, weights: Arrays, steps: Arrays, price: float) -> Ar
     """
     part = price / (math.log(2.0) * sum(weights[name].numel() for name in steps))
     found = dict(grads)
-    for name, step in steps.items():
-        weight = weights[name]
+    for name in [name for name in steps if name in grads]:
+        weight, step = weights[name], steps[name]
         size = torch.sqrt(torch.square(weight) + torch.square(step))
         found[name] = grads[name] + part * weight / (size * torch.mean(size, -1, keepdim=True))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from core.arch.params import init_params
 from core.data.batches import Data
 from core.train.clock import BudgetClock
 from core.train.finish import pack
+from core.train.keeper import Keeper
 from core.train.recipe import to_json
 from core.train.run_folder import RunFolder, load_state, load_weights
 from tests.conftest import Text
@@ -30,6 +32,7 @@ from tools.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = 2e-5  # relative, after six steps
+STATE = 1e-4  # momentum and row squares too: as far apart as the gradients of other weights
 
 PYTHON = sys.executable
 LAUNCHERS = {
@@ -43,28 +46,122 @@ BEFORE_SCRIPT = {"torch": [], "mlx": ["--", PYTHON]}
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_ranks_change_nothing(text: Text, tmp_path: Path, name: str, ranks: int) -> None:
     steered = ("optim.matrix_wd=0.2", "optim.wd_target_bytes=30000")
-    recipe = text.recipe("data.micro_batch=2", *steered)
+    recipe = text.recipe("data.micro_batch=2", *steered, *EVERY_STATE)
     (tmp_path / "recipe.json").write_text(to_json(recipe))
-    launcher = [*LAUNCHERS[name].split(), str(ranks), *BEFORE_SCRIPT[name]]
-    if not Path(launcher[0]).exists():
-        pytest.skip(f"{launcher[0]} is not installed")
-    words = [ROOT / f"train_{name}.py", tmp_path / "recipe.json", "--runs", tmp_path]
-    done = subprocess.run(
-        [*launcher, *map(str, words), "--run-id", "many"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    words = ("--run-id", "many", "--checkpoint-steps", "6")
+    done = launched(name, ranks, tmp_path, ROOT / f"train_{name}.py", *words)
     assert done.stdout.count("world_size:") == 1, "only rank 0 prints"
     assert f"world_size:{ranks}" in done.stdout
     assert waits_are_outside_the_budget(tmp_path / "many")
     alone = RunFolder(tmp_path, "alone")
-    train(recipe, name, alone, quiet=True)
+    train(recipe, name, alone, quiet=True, keeper=Keeper(alone, time.perf_counter, every_steps=6))
     assert distance(load_weights(tmp_path / "many"), load_weights(alone.path)) <= WEIGHTS
+    states = [load_state(tmp_path / run, recipe.arch) or {} for run in ("many", "alone")]
+    many, one = ({k: a for k, a in state.items() if "/" in k} for state in states)
+    assert {key.split("/")[0] for key in one} >= {"weight", "momentum", "row_square", "ema"}
+    assert many.keys() == one.keys()
+    for key, array in one.items():
+        assert distance({key: many[key]}, {key: array}) <= STATE, key
+
+
+EVERY_STATE = ("optim.row_beta2=0.9", "optim.ema_decay=0.9", "optim.grad_clip_norm=0.5")
+
+
+def launched(
+    name: str, ranks: int, where: Path, script: Path, *words: str, code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """A script on where/recipe.json by so many ranks, that ends with this code."""
+    launcher = [*LAUNCHERS[name].split(), str(ranks), *BEFORE_SCRIPT[name]]
+    if not Path(launcher[0]).exists():
+        pytest.skip(f"{launcher[0]} is not installed")
+    command = [*launcher, str(script), str(where / "recipe.json"), "--runs", str(where), *words]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=where,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        timeout=300,
+        check=False,
+    )
+    assert name == "mlx" or (done.returncode == 0) == (code == 0), done.stderr
+    return done
+
+
+STOPS_AT_THREE = """
+import sys
+from core.train.keeper import Keeper
+from tools.train import script
+def due(self, step):
+    self.asked_to_stop = "SIGTERM" if step == 3 else ""
+    return step == 3
+Keeper.due = due
+sys.exit(script("{name}"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_what_ranks_began_any_number_goes_on_with(text: Text, tmp_path: Path, name: str) -> None:
+    """Two to the same bits as if they had not stopped; one process of either engine to rung 6."""
+    recipe = text.recipe("score.val_every_steps=0", *EVERY_STATE)
+    (tmp_path / "recipe.json").write_text(to_json(recipe))
+    (tmp_path / "stops.py").write_text(STOPS_AT_THREE.format(name=name))
+    script = ROOT / f"train_{name}.py"
+    launched(name, 2, tmp_path, script, "--run-id", "whole")
+    launched(name, 2, tmp_path, tmp_path / "stops.py", "--run-id", "two", code=143)
+    state = load_state(tmp_path / "two", recipe.arch)
+    assert state is not None and state["step"] == 3
+    for engine in LAUNCHERS:
+        shutil.copytree(tmp_path / "two", tmp_path / engine)
+        folder = RunFolder(tmp_path, engine)
+        keeper = Keeper(folder, time.perf_counter, snapshot=state, goes_on=True)
+        train(recipe, engine, folder, quiet=True, keeper=keeper)
+    launched(name, 2, tmp_path, script, "--run-id", "two", "--resume", "auto")
+    weights = {run: load_weights(tmp_path / run) for run in ("whole", "two", *LAUNCHERS)}
+    assert distance(weights["two"], weights["whole"]) == 0
+    for engine in LAUNCHERS:
+        assert distance(weights[engine], weights["whole"]) <= WEIGHTS, engine
+
+
+DEALS = """
+import importlib, sys
+import numpy as np
+from tests.parity.engines import engine, to_numpy
+parts = engine("{name}")
+group = parts.distributed.open_group()
+ranks, rank = group.world_size, group.rank
+for count in range(1, 8):
+    names = [str(n) for n in range(count)]
+    def bank(rank):
+        return {{n: np.full((2, 3), 10.0 * int(n) + rank + 1, np.float32) for n in names}}
+    own = group.own(names)
+    told = group.gather(np.array([float(n in own) for n in names], np.float32))
+    assert (told.sum(0) == 1).all(), f"of {{names}} each has one owner: {{told}}"
+    put = {{n: parts.array(a) for n, a in bank(rank).items()}}
+    found = group.scatter(put)
+    assert list(found) == own
+    for n in own:
+        assert (to_numpy(found[n]) == sum(bank(r)[n] for r in range(ranks))).all()
+    arriving = [group.collect(put), group.collect({{n: a + 1 for n, a in put.items()}})]
+    for more, arrived in enumerate(arriving):
+        for n, a in arrived().items():
+            owner = int(told[:, int(n)].argmax())
+            assert (to_numpy(a) == bank(owner)[n] + more).all(), (n, a)
+assert group.gather(np.ones(1, np.float32)).sum() == ranks
+print("dealt on", rank)
+group.close()
+"""
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_banks_are_dealt_also_where_they_are_smaller_than_the_ranks_are_many(
+    tmp_path: Path, name: str
+) -> None:
+    """Each matrix has one owner, who gets its sum and whose array all get."""
+    (tmp_path / "deals.py").write_text(DEALS.format(name=name))
+    done = launched(name, 3, tmp_path, tmp_path / "deals.py")
+    assert sorted(re.findall(r"dealt on (\d)", done.stdout)) == ["0", "1", "2"], done.stderr
 
 
 def waits_are_outside_the_budget(folder: Path) -> bool:

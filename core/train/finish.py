@@ -106,9 +106,11 @@ def look(
     all ranks but the first. Levels are the nearest ones, whatever the solver of the end is.
     """
 
+    weights = packs()  # of all ranks: each may have a part of them
+
     def counts(ask: Ask) -> Ledger | None:
         try:
-            artifact = Artifact(recipe.arch, tuple(quantize(packs(), recipe.arch, recipe.quant)))
+            artifact = Artifact(recipe.arch, tuple(quantize(weights, recipe.arch, recipe.quant)))
             model = write(artifact, recipe.quant.codec)
         except ValueError:
             return None

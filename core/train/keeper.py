@@ -73,9 +73,10 @@ class Keeper:
 
         Whether there is a place to keep it.
         """
+        held = snapshot()  # of all ranks, whether they write or not: each may have a part of it
         if self._folder is None:
             return False
-        arrays = {key: np.asarray(value) for key, value in snapshot().items()}
+        arrays = {key: np.asarray(value) for key, value in held.items()}
         self._folder.save_state(arrays, self._data)
         self._saved_at = self._now()
         return True

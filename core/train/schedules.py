@@ -33,7 +33,7 @@ class Knobs:
     momentum: float
     ema_decay: float
     wd_mul: float = 1.0
-    snapshot: bool = False  # whether the weights behind this step enter the average of snapshots
+    averaged: bool = False  # whether the weights behind this step enter the average of snapshots
     stage: Stage = PLAIN
 
 
@@ -54,7 +54,7 @@ def knobs(
         lr_mul=rate,
         momentum=momentum(recipe.optim, step),
         ema_decay=ema_decay(recipe.optim, snapshot, snapshots),
-        snapshot=snapshot,
+        averaged=snapshot,
         wd_mul=wd_mul(recipe.optim, done) * wd_steer,
         stage=stage(recipe, done),
     )
@@ -163,7 +163,7 @@ def after(recipe: Recipe, state: dict[str, Any], dials: Knobs) -> dict[str, int]
     return {
         "step": dials.step + 1,
         "tokens_done": state["tokens_done"] + tokens,
-        "snapshots": state["snapshots"] + dials.snapshot,
+        "snapshots": state["snapshots"] + dials.averaged,
     }
 
 

@@ -137,7 +137,7 @@ def test_the_mean_of_snapshots() -> None:
         dials = knobs(recipe, step, 0.0, int(state["snapshots"]))
         weight = float((step + 1) ** 2)
         average = dials.ema_decay * average + (1 - dials.ema_decay) * weight
-        if dials.snapshot:
+        if dials.averaged:
             taken.append(weight)
         assert average == pytest.approx(sum(taken) / len(taken) if taken else weight)
         state |= after(recipe, state, dials)

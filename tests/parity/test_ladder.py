@@ -72,7 +72,8 @@ def test_registries_are_cores(name: str) -> None:
 @pytest.mark.parametrize("name", ENGINES)
 def test_each_parameter_has_one_rule(case: str, name: str) -> None:
     spec = spec_of(case)
-    optimizer = engine(name).optimizer.Optimizer(spec, recipe_of(case).optim)
+    parts = engine(name)
+    optimizer = parts.optimizer.Optimizer(spec, recipe_of(case).optim, parts.distributed.Solo())
     routed = {(name, rule) for rule, names in optimizer.banks for name in names}
     assert routed == {(row.name, row.rule) for row in param_table(spec)}
     assert sum(len(names) for _, names in optimizer.banks) == len(routed)

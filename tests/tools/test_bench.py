@@ -26,7 +26,9 @@ def test_the_reference_form_is_the_same_step(name: str) -> None:
     recipe = recipe_of("baseline")
     weights = perturbed(recipe.arch)
     ours, reference = Run(name, recipe, weights), Run(name, recipe, weights)
-    optimizer = engine(name).reference.ReferenceOptimizer(recipe.arch, recipe.optim)
+    parts = engine(name)
+    group = parts.distributed.Solo()
+    optimizer = parts.reference.ReferenceOptimizer(recipe.arch, recipe.optim, group)
     assert max(len(names) for _, names in optimizer.banks) == 1
     reference.trainer.optimizer = optimizer
     reference.restart()
