@@ -145,10 +145,12 @@ class Group(Solo):
         """Leave the group."""
 
 
-def open_group() -> Solo:
+def open_group(deterministic: bool = False) -> Solo:
     """A Group where a launcher started several processes, else Solo.
 
-    For a single process mlx.launch names a list of hosts that is empty, which MLX cannot read.
+    deterministic: asks nothing of MLX, whose CPU gives the same bits again by itself and which has
+    no switch for other devices. For a single process mlx.launch names a list of hosts that is
+    empty, which MLX cannot read.
     """
     hosts = os.environ.get("MLX_HOSTFILE")
     if hosts and not Path(hosts).read_text(encoding="utf-8").strip():

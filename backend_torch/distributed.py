@@ -163,8 +163,15 @@ class Group(Solo):
         dist.destroy_process_group()
 
 
-def open_group() -> Solo:
-    """A Group where a launcher started several processes, else Solo."""
+def open_group(deterministic: bool = False) -> Solo:
+    """A Group where a launcher started several processes, else Solo.
+
+    deterministic: with the same bits again from the same seed, by as many ranks of the same kind;
+    an operation of torch that has no such form raises RuntimeError and says its name.
+    """
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at its first product
+        torch.use_deterministic_algorithms(True)
     return Group() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Solo()
 
 

@@ -222,7 +222,7 @@ def train(
     keeper: Keeper,
 ) -> Finished | None:
     """Train, score, pack and score again; None on every rank but the first."""
-    group, clock = open_group(), BudgetClock(now)
+    group, clock = open_group(recipe.deterministic), BudgetClock(now)
     corpus = open_corpus(recipe)
     keeper.hold_to(data_identity(recipe.data))
     trainer, feeder = Trainer(recipe, group), Feeder(corpus.train, recipe, group)

@@ -203,7 +203,14 @@ def test_only_a_runs_own_number_follows_its_name(text: Text, tmp_path: Path) -> 
 
 
 SAME_TRAINING = (
-    *("name=x", "compile=on", "data.path=elsewhere", "data.tokenizer=other", "data.micro_batch=3"),
+    *(
+        "name=x",
+        "compile=on",
+        "deterministic=true",
+        "data.path=elsewhere",
+        "data.tokenizer=other",
+        "data.micro_batch=3",
+    ),
     *("score.batch=3", "score.subset=first-1m", "score.val_every_steps=0"),
     "schedule.log_every_steps=7",
 )

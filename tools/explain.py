@@ -11,7 +11,7 @@ from core.arch.spec import ModelSpec
 from core.artifact.quant import Quant
 from core.data.batches import Data
 from core.train.qat import Qat
-from core.train.recipe import Optim, Schedule
+from core.train.recipe import Optim, Recipe, Schedule
 from tools.explaining.depth import DEPTH
 from tools.explaining.packing import PACKING
 from tools.explaining.technique import Technique
@@ -27,6 +27,7 @@ SECTIONS: dict[str, type] = {
     "data": Data,
     "qat": Qat,
     "quant": Quant,
+    "": Recipe,
 }
 
 
@@ -64,10 +65,9 @@ def about(word: str) -> list[Technique]:
 
 def row(technique: Technique) -> dict[str, Any]:
     """One technique with what the code says of it."""
-    names = [f"{technique.section}.{name}" for name in technique.fields]
     return {
         "technique": technique.name,
-        "fields": names,
+        "fields": technique.paths,
         "default": default(technique),
         "off": spelled(technique.off),
         "formula": technique.formula,
@@ -102,7 +102,7 @@ def table() -> str:
     for technique in TECHNIQUES:
         cells = (
             technique.name,
-            ", ".join(f"`{technique.section}.{name}`" for name in technique.fields),
+            ", ".join(f"`{path}`" for path in technique.paths),
             default(technique),
             spelled(technique.off),
             technique.formula.replace("|", "\\|"),

@@ -136,6 +136,7 @@ class Recipe:
     seed: int = 1337
     precision: Precision = "autocast"  # fp32 weights; bf16 products, or fp32 throughout
     compile: Compile = "auto"  # auto: on an accelerator
+    deterministic: bool = False  # the same bits again from the same seed, where it costs speed
     arch: ModelSpec = field(default_factory=ModelSpec)
     optim: Optim = field(default_factory=Optim)
     schedule: Schedule = field(default_factory=Schedule)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 ARCH, OPTIM, SCHEDULE, DATA, QAT = "arch", "optim", "schedule", "data", "qat"
 QUANT = "quant"
+WHOLE = ""  # a field of the recipe itself
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Technique:
     source: str
     effect: str
     case: str  # of tests/parity/cases.py, or the file of its tests
+
+    @property
+    def paths(self) -> list[str]:
+        """Its fields as a command line names them."""
+        return [f"{self.section}.{name}".lstrip(".") for name in self.fields]
 
 
 def of_arch(

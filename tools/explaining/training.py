@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools.explaining.technique import DATA, QAT, SCHEDULE, Technique, of_optim
+from tools.explaining.technique import DATA, QAT, SCHEDULE, WHOLE, Technique, of_optim
 
 TRAINING = (
     of_optim(
@@ -153,5 +153,16 @@ TRAINING = (
         "the 1.0611 record",
         "not isolated",
         "baseline",
+    ),
+    Technique(
+        "determinism",
+        WHOLE,
+        ("deterministic",),
+        False,
+        "the same seed gives the same bits again: torch's deterministic algorithms and a fixed "
+        "cuBLAS workspace; MLX on a CPU needs nothing",
+        "the documentation of torch",
+        "none; its cost on CUDA is not measured",
+        "tests/test_deterministic.py",
     ),
 )
