@@ -94,9 +94,10 @@ class Trainer:
         total, grads = mx.zeros(()), {name: mx.zeros_like(w) for name, w in weights.items()}
         for batch in batches:
             nats, more = self._nats_and_grads(weights, batch, stage.phase, tokens, by)
-            total = total + nats
+            before, total = total, total + nats
             grads = {name: grad + more[name] for name, grad in grads.items()}
-            mx.eval(total, grads)
+            mx.async_eval(total, grads)
+            mx.eval(before)  # memory for two micro-batches, and the device does not wait
         own: dict[str, array] = {}
         for names in matrices(self.optimizer.banks):
             own |= self.group.scatter({name: grads.pop(name) for name in names})

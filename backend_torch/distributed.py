@@ -79,7 +79,10 @@ class Solo:
 
 
 class Group(Solo):
-    """Several processes started by torchrun: NCCL on CUDA, gloo on CPU."""
+    """Several processes started by torchrun: NCCL on CUDA, gloo on CPU.
+
+    What hosts agree on goes by gloo everywhere: so they need not wait for their devices.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +92,7 @@ class Group(Solo):
         else:  # gloo moves arrays of the CPU alone
             self.device, self.steps_ahead = torch.device("cpu"), 1
         dist.init_process_group(
-            "nccl" if self.device.type == "cuda" else "gloo",
+            "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo",
             timeout=LONGEST_WAIT,
             **_started_anew(),
         )
@@ -138,25 +141,23 @@ class Group(Solo):
 
     def max(self, *numbers: float) -> tuple[float, ...]:
         """The largest of each over the ranks: what all of them agree on."""
-        held = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        held = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(held, op=dist.ReduceOp.MAX)
         return tuple(held.tolist())
 
     def gather(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """(world_size, ...): the rows of each rank, in order, on all of them."""
-        held = torch.from_numpy(rows).to(self.device)
+        held = torch.from_numpy(rows)
         parts = [torch.empty_like(held) for _ in range(self.world_size)]
         dist.all_gather(parts, held)
-        return torch.stack(parts).cpu().numpy()
+        return torch.stack(parts).numpy()
 
     def share(self, data: bytes) -> bytes:
         """The first rank's data on all of them."""
         (size,) = self.max(len(data))
-        held = torch.zeros(int(size), dtype=torch.uint8, device=self.device)
-        if self.rank == 0:
-            held.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        held = torch.frombuffer(bytearray(data.ljust(int(size))), dtype=torch.uint8)
         dist.broadcast(held, 0)
-        return held.cpu().numpy().tobytes()
+        return held.numpy().tobytes()
 
     def close(self) -> None:
         """Leave the group."""

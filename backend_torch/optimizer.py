@@ -71,19 +71,18 @@ class Optimizer:
         self, part: list[Bank], old: Arrays, grads: Arrays, dials: Arrays, norm: Tensor
     ) -> Arrays:
         """The arrays of the state after the step, of what has a gradient in these banks."""
-        own = [(rule, [name for name in names if name in grads]) for rule, names in part]
-        moving = [name for _, names in own for name in names]
         good = torch.isfinite(norm)
         if self.optim.grad_clip_norm:
             scale = torch.clamp(self.optim.grad_clip_norm / (norm + CLIP_EPS), max=1.0)
-            grads = {name: grads[name] * scale for name in moving}
+            own = [name for _, names in part for name in names if name in grads]
+            grads = {name: grads[name] * scale for name in own}
         new: Arrays = {}
-        for rule, names in own:
-            if names:
+        for rule, names in part:
+            if own := [name for name in names if name in grads]:
                 move = self._muon if rule == "matrix" else self._adam
-                new |= move(old, grads, dials, rule, names)
+                new |= move(old, grads, dials, rule, own)
         if self.optim.averages:
-            for name in moving:
+            for name in [key.removeprefix("weight/") for key in new if key.startswith("weight/")]:
                 weight = torch.where(good, new[f"weight/{name}"], old[f"weight/{name}"])
                 new[f"ema/{name}"] = ema(old[f"ema/{name}"], weight, dials["ema_decay"])
         return {key: torch.where(good, value, old[key]) for key, value in new.items()}
