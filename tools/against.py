@@ -3,6 +3,7 @@
 Both run in processes of their own, in turn, from the same variables of the reference scripts, which
 say sizes, rates and data; precision and averages are what each script does by itself. Both tell
 their steps in the reference's log lines: a step's time is the slope of train_time over later steps.
+The reference form, which stands in for such a script, is timed beside them in this process.
 """
 
 from __future__ import annotations
@@ -11,13 +12,21 @@ import re
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.data.shards import open_split
 from core.train.recipe import Recipe
+from core.train.schedules import PLAIN
+from tools.backends import load
+from tools.benching.blocks import Rules, block
+from tools.benching.hardware import told
+from tools.benching.steps import Stepping
+from tools.benching.steps import settle as settle_step
 from tools.environment import DIRECT
+from tools.recipes import settle
 from tools.say import UsageError, note
 from tools.strangers.isolated import Limits, Outcome, run_isolated
 from tools.strangers.logs import read_text
@@ -43,13 +52,20 @@ def against(
     if not script.is_file():
         raise UsageError(f"--against {script}: no such file")
     environ = as_variables(recipe)
+    settled = settle((), backend, environ).recipe
+    reference_ms = in_reference_form(backend, settled)
     theirs: list[Timed] = []
     ours: list[Timed] = []
+    references: list[float] = []
     for turn in range(rounds):
         pair = ((script, theirs), (ENTRY[backend], ours))
         for path, found in pair if turn % 2 == 0 else pair[::-1]:
             found.append(timed(path, environ, seconds))
             note(f"round {turn + 1} of {rounds}: {path.name} {found[-1].step_ms:.1f} ms a step")
+        references.append(reference_ms())
+        note(f"round {turn + 1} of {rounds}: reference form {references[-1]:.1f} ms a step")
+    ratios = [one.step_ms / other.step_ms for one, other in zip(theirs, ours, strict=True)]
+    to_reference = [a.step_ms / ms for a, ms in zip(theirs, references, strict=True)]
     return {
         "script": str(script),
         "backend": backend,
@@ -59,14 +75,26 @@ def against(
         "rounds": rounds,
         "script_ms": _median(theirs),
         "step_ms": _median(ours),
-        "ratio": statistics.median(
-            a.step_ms / b.step_ms for a, b in zip(theirs, ours, strict=True)
-        ),
+        "reference_form_ms": statistics.median(references),
+        "ratio": statistics.median(ratios),
+        "ratio_range": [min(ratios), max(ratios)],
+        "ratio_to_reference_form": statistics.median(to_reference),
+        "ratio_to_reference_form_range": [min(to_reference), max(to_reference)],
         "script_train_loss": theirs[-1].train_loss,
         "train_loss": ours[-1].train_loss,
         "isolation": theirs[-1].isolation,
         "variables": environ,
     }
+
+
+def in_reference_form(backend: str, recipe: Recipe) -> Callable[[], float]:
+    """A block of steps of the reference form on the recipe's shards, in ms a step, when called."""
+    group, stream = load(backend, "distributed").Solo(), open_split(Path(recipe.data.path), "train")
+    trainer = load(backend, "reference").ReferenceTrainer(recipe, group)
+    form = Stepping(trainer, load(backend, "feeder").Feeder(stream, recipe, group), PLAIN)
+    rules = Rules(steps=max(1, recipe.schedule.steps - round(SKIPPED_FRAC * recipe.schedule.steps)))
+    settle_step(form())
+    return lambda: 1000 * block(form, settle_step, rules)
 
 
 def timed(script: Path, environ: dict[str, str], seconds: float) -> Timed:
@@ -138,17 +166,25 @@ def table(fields: dict[str, Any]) -> str:
         "engine": fields["backend"],
         "tokens a step": f"{fields['train_batch_tokens']:,}",
         "script ms": f"{fields['script_ms']:.1f}",
+        "reference form ms": f"{fields['reference_form_ms']:.1f}",
         "this project ms": f"{fields['step_ms']:.1f}",
-        "ratio": f"{fields['ratio']:.2f}",
+        "script to reference form": _shown(fields, "ratio_to_reference_form"),
+        "script to this project": _shown(fields, "ratio"),
         "train_loss, script": f"{fields['script_train_loss']:.4f}",
         "this project": f"{fields['train_loss']:.4f}",
     }
     lines = ["| " + " | ".join(cells) + " |", "|" + "---|" * len(cells)]
-    return "\n".join([*lines, "| " + " | ".join(cells.values()) + " |", "", fields["isolation"]])
+    lines += ["| " + " | ".join(cells.values()) + " |", "", fields["isolation"]]
+    return "\n".join([told(fields["hardware"]), "", *lines])
 
 
 def _median(runs: Sequence[Timed]) -> float:
     return statistics.median(run.step_ms for run in runs)
+
+
+def _shown(fields: dict[str, Any], name: str) -> str:
+    low, high = fields[f"{name}_range"]
+    return f"{fields[name]:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _field(recipe: Recipe, path: str) -> Any:

@@ -1,195 +1,129 @@
-"""Time the training step against its reference form, alternating in one run.
+"""Time the training step against its reference form, and the suites of all that must be fast.
 
---against SCRIPT times an external script instead: it runs unmodified on the recipe's shards, in a
-process of its own, which needs --run.
+Every ratio is of alternating blocks in one process, after a soak and after the first form was timed
+against itself. --against SCRIPT times an external script instead: it runs unmodified on the
+recipe's shards, in a process of its own, which needs --run.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
-import statistics
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
-from core.arch.noise import random_bits, stream_of
-from core.arch.params import flops_per_token
-from core.data.shards import ShardWriter, TokenStream, open_split
-from core.train.recipe import Recipe
-from core.train.schedules import knobs
 from tools.against import against, backend_of
 from tools.against import table as table_against
 from tools.backends import add_backend, choose, load
-from tools.costs import peak_flops
-from tools.recipes import add_recipe, read_recipe
-from tools.say import UsageError, note, print_json
-
-LOSS_GAP = 2e-3  # nats after the last round: both forms train the same model
+from tools.benching.blocks import Rules
+from tools.benching.hardware import hardware
+from tools.benching.job import Job, Row
+from tools.benching.report import holds, measured, tables
+from tools.benching.steps import device_kind
+from tools.benching.suites import SUITES
+from tools.recipes import add_recipe, read_recipe, usage_errors
+from tools.say import UsageError, print_json, require_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser, "small")
     add_backend(parser)
-    parser.add_argument("--rounds", type=int, default=9, help="steps of each form, alternating")
+    add_protocol(parser)
+    parser.add_argument(
+        "--suite",
+        choices=("auto", *SUITES),
+        help="rows of a suite instead of one step; auto: that of the device at hand",
+    )
+    parser.add_argument(
+        "--tiny", action="store_true", help="tiny shapes, not compiled: does it run?"
+    )
+    parser.add_argument("--profile", type=Path, metavar="DIR", help="profile the step into DIR")
     parser.add_argument("--against", type=Path, metavar="SCRIPT", help="an external train_gpt.py")
     parser.add_argument(
         "--run", action="store_true", dest="starts", help="start that script: it is a stranger's"
     )
+    parser.add_argument("--rounds", type=int, default=3, help="of that script and this, in turn")
     parser.add_argument(
         "--seconds", type=float, default=1800.0, help="at most, for one run of that script"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write that object there too")
+    parser.set_defaults(run=run)
+
+
+def add_protocol(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--blocks", type=int, default=5, help="of each form, alternating")
+    parser.add_argument("--steps", type=int, default=10, help="of a block")
+    parser.add_argument(
+        "--soak", type=float, default=5.0, metavar="S", help="seconds before anything counts"
     )
     parser.add_argument(
         "--peak-flops",
         type=float,
         metavar="F",
-        help="FLOP/s that the device has at most, for the MFU (default: of its name, if known)",
+        help="FLOP/s that the device has at most, for the MFU (default: of its name, if known, "
+        "else those of a product that is measured)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    recipe = read_recipe(args.words, args.default_recipe)
+    if args.out is not None:
+        require_folder(args.out)
     if args.against is not None:
-        return run_against(args, recipe)
-    fields = bench(recipe, choose(args.backend), args.rounds, args.peak_flops)
+        fields = run_against(args)
+        return tell(args, fields, table_against(fields), good=True)
+    fields = bench(jobs(args))
+    return tell(args, fields, tables(fields), good=holds(fields["rows"]))
+
+
+def tell(args: argparse.Namespace, fields: dict[str, Any], shown: str, good: bool) -> int:
+    if args.out is not None:
+        args.out.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
     if args.json:
         print_json(fields)
     else:
-        print(table(fields))
-    return 0 if fields["loss_gap"] <= LOSS_GAP else 1
+        print(shown)
+    return 0 if good else 1
 
 
-def run_against(args: argparse.Namespace, recipe: Recipe) -> int:
+def run_against(args: argparse.Namespace) -> dict[str, Any]:
     if not args.starts:
         raise UsageError(f"--against would start {args.against}, a stranger's script; add --run")
     backend = backend_of(args.against) if args.backend == "auto" else args.backend
+    recipe = read_recipe(args.words, args.default_recipe)
     fields = against(args.against, recipe, choose(backend), args.rounds, args.seconds)
-    if args.json:
-        print_json(fields)
+    return {"hardware": hardware([backend]), **fields}
+
+
+def bench(wanted: Iterable[Job]) -> dict[str, Any]:
+    """The rows, and what they were measured on."""
+    rows = list(wanted)
+    backends = sorted({job.row.backend for job in rows} - {"numpy"})
+    found = hardware(backends)
+    return {"hardware": found, "rows": measured(rows)}
+
+
+def jobs(args: argparse.Namespace) -> list[Job]:
+    """Of the suite, or of the step of the recipe that is named."""
+    with usage_errors():
+        rules = Rules(blocks=args.blocks, steps=args.steps, soak_s=args.soak)
+    rows: tuple[Row, ...]
+    if args.suite is None:
+        recipe, backend = read_recipe(args.words, args.default_recipe), choose(args.backend)
+        words = tuple(args.words or (args.default_recipe,))
+        title = f"{backend}, {recipe.name}, {recipe.precision}, compile {recipe.compile}"
+        rows = (Row(title=title, kind="step", backend=backend, words=words),)
     else:
-        print(table_against(fields))
-    return 0
+        if args.words:
+            raise UsageError(f"--suite has recipes of its own, found {' '.join(args.words)}")
+        rows = SUITES[at_hand(args.backend) if args.suite == "auto" else args.suite]
+    rest = {"tiny": args.tiny, "peak_flops": args.peak_flops, "profile": args.profile}
+    return [Job(row=row, rules=rules, **rest) for row in rows]
 
 
-def bench(recipe: Recipe, backend: str, rounds: int, peak: float | None = None) -> dict[str, Any]:
-    """Medians of each form and of their ratios, on shards of random tokens of the recipe's shapes.
-
-    peak: FLOP/s of the device at most; None: by its name.
-    """
-    group = load(backend, "distributed").Solo()
-    with random_shards(recipe) as stream:
-        feeder = load(backend, "feeder").Feeder(stream, recipe, group)
-        own = load(backend, "loop").Trainer(recipe, group)
-        peak_bytes = peak_bytes_of(own, feeder)
-        reference = load(backend, "reference").ReferenceTrainer(recipe, group)
-        times = timed({"reference form": reference, "this project": own}, feeder, rounds)
-    named = {"backend": backend, "device": str(group.device), "device_name": group.device_name()}
-    fields = result(recipe, named, times)
-    most = peak or peak_flops(group.device_name())
-    flops = flops_per_token(recipe.arch) * fields["tokens_per_s"]
-    return {**fields, "peak_memory_bytes": peak_bytes, "mfu": flops / most if most else None}
-
-
-def peak_bytes_of(trainer: Any, feeder: Any) -> int | None:
-    """What two steps hold of the device's memory, no other form beside them; then undone."""
-    before = trainer.snapshot()
-    for step in range(2):
-        float(trainer.step(feeder.batch(step), knobs(trainer.recipe, step, 0.0)))
-    found: int | None = trainer.group.peak_bytes()
-    trainer.restore(before)
-    return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Times:
-    """Seconds of each round by form, of feeding, and each form's last loss."""
-
-    steps: dict[str, list[float]]
-    feeding: list[float]
-    losses: dict[str, float]
-
-
-def timed(forms: dict[str, Any], feeder: Any, rounds: int) -> Times:
-    """A round is a step of each form on the same batch."""
-    spent: dict[str, list[float]] = {name: [] for name in forms}
-    feeding: list[float] = []
-    losses: dict[str, float] = {}
-    for step in range(rounds + 1):
-        for name, trainer in in_turn(forms, step):
-            started = time.perf_counter()
-            batch = feeder.batch(step)
-            fed = time.perf_counter()
-            losses[name] = float(trainer.step(batch, knobs(trainer.recipe, step, 0.0)))
-            done = time.perf_counter()
-            if step:  # the first one compiles
-                spent[name].append(done - fed)
-                feeding.append(fed - started)
-        note(f"round {step} of {rounds}")
-    return Times(steps=spent, feeding=feeding, losses=losses)
-
-
-def in_turn(forms: dict[str, Any], step: int) -> list[tuple[str, Any]]:
-    """A B, then B A: neither is always the one that comes second."""
-    pairs = list(forms.items())
-    return pairs if step % 2 else pairs[::-1]
-
-
-@contextmanager
-def random_shards(recipe: Recipe) -> Iterator[TokenStream]:
-    """Memory-mapped, as in a run: what is fed is read from files."""
-    count = 4 * recipe.data.train_batch_tokens + 1
-    bits = random_bits(recipe.seed, stream_of("bench"), count)
-    tokens = (bits % np.uint64(recipe.arch.vocab_size)).astype(np.uint16)
-    with TemporaryDirectory() as folder:
-        with ShardWriter(Path(folder), "fineweb_train") as writer:
-            writer.write(tokens)
-        yield open_split(Path(folder), "train")
-
-
-def result(recipe: Recipe, named: dict[str, str], times: Times) -> dict[str, Any]:
-    """Medians, as fields; `named` says what ran."""
-    reference_s, own_s = times.steps["reference form"], times.steps["this project"]
-    median_s = statistics.median(own_s)
-    return {
-        **named,
-        "machine": platform.machine(),
-        "recipe": recipe.name,
-        "precision": recipe.precision,
-        "compile": recipe.compile,
-        "train_batch_tokens": recipe.data.train_batch_tokens,
-        "rounds": len(own_s),
-        "reference_ms": 1000 * statistics.median(reference_s),
-        "step_ms": 1000 * median_s,
-        "ratio": statistics.median(r / o for r, o in zip(reference_s, own_s, strict=True)),
-        "tokens_per_s": recipe.data.train_batch_tokens / median_s,
-        "feeding_share": statistics.median(times.feeding) / median_s,
-        "loss_gap": abs(times.losses["this project"] - times.losses["reference form"]),
-    }
-
-
-def table(fields: dict[str, Any]) -> str:
-    """A row of markdown with its head."""
-    peak_bytes, mfu = fields["peak_memory_bytes"], fields["mfu"]
-    cells = {
-        "engine": f"{fields['backend']} on {fields['device']}",
-        "recipe": f"{fields['recipe']}, {fields['precision']}, compile {fields['compile']}",
-        "tokens a step": f"{fields['train_batch_tokens']:,}",
-        "reference form ms": f"{fields['reference_ms']:.0f}",
-        "this project ms": f"{fields['step_ms']:.0f}",
-        "ratio": f"{fields['ratio']:.2f}",
-        "tokens/s": f"{fields['tokens_per_s']:,.0f}",
-        "peak memory MB": "-" if peak_bytes is None else f"{peak_bytes / 1e6:,.0f}",
-        "MFU": "-" if mfu is None else f"{mfu:.1%}",
-        "feeding": f"{fields['feeding_share']:.2%}",
-        "loss gap": f"{fields['loss_gap']:.0e}",
-    }
-    lines = ["| " + " | ".join(cells) + " |", "|" + "---|" * len(cells)]
-    return "\n".join([*lines, "| " + " | ".join(cells.values()) + " |"])
+def at_hand(wanted: str) -> Any:
+    """The suite of this machine's device."""
+    backend = choose(wanted)
+    kind = device_kind(load(backend, "distributed").Solo().device)
+    return "mlx" if backend == "mlx" else "cuda" if kind == "cuda" else "cpu"

@@ -3,57 +3,156 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from core.arch.params import flops_per_token
-from core.train.recipe import with_changes
+from core.train.recipe import Recipe, with_changes
 from core.train.recipes import named
+from core.train.scale import scaled
+from core.train.schedules import knobs, stages
 from tests.conftest import Text
 from tests.parity.cases import recipe_of
-from tests.parity.engines import ENGINES, Run, batch_of, engine, perturbed
+from tests.parity.engines import ENGINES, Run, batch_of, distance, engine, perturbed
 from tools.against import as_variables, backend_of
-from tools.bench import bench, in_turn, random_shards, table
+from tools.benching import steps
+from tools.benching.suites import SUITES
+from tools.benching.tokens import random_shards
 from tools.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
+ONCE = ("--blocks", "1", "--steps", "1", "--soak", "0")
+
+
+def frontier() -> Recipe:
+    """Clipped, decayed, averaged, rows normalised: all that the reference form does."""
+    recipe = scaled(named("r1081"), named("smoke"))
+    optim = replace(recipe.optim, ns_precision="fp32")
+    return replace(recipe, precision="fp32", compile="off", optim=optim)
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_the_reference_form_is_the_same_step(name: str) -> None:
-    recipe = recipe_of("baseline")
+@pytest.mark.parametrize("recipe", [recipe_of("baseline"), frontier()], ids=["plain", "frontier"])
+def test_the_reference_form_is_the_same_step(name: str, recipe: Recipe) -> None:
     weights = perturbed(recipe.arch)
-    ours, reference = Run(name, recipe, weights), Run(name, recipe, weights)
+    ours = Run(name, recipe, weights)
     parts = engine(name)
-    group = parts.distributed.Solo()
-    optimizer = parts.reference.ReferenceOptimizer(recipe.arch, recipe.optim, group)
-    assert max(len(names) for _, names in optimizer.banks) == 1
-    reference.trainer.optimizer = optimizer
-    reference.restart()
+    reference = parts.reference.ReferenceTrainer(recipe, ours.trainer.group)
+    parts.weights.load_weights(reference.model, weights, recipe.arch)
+    reference.state = reference.optimizer.start(parts.weights.parameters(reference.model))
+    stage = stages(recipe)[-1]
     for step in range(3):
-        batch = batch_of(recipe.arch, 8, step)
-        ours.step(step, *batch)
-        reference.step(step, *batch)
-    expected = reference.weights()
-    for key, weight in ours.weights().items():
-        assert np.allclose(weight, expected[key], rtol=1e-5, atol=1e-6), key
+        x, y = (parts.array(rows) for rows in batch_of(recipe.arch, 8, step))
+        dials = replace(knobs(recipe, step, 0.0), stage=stage)
+        batch = [parts.feeder.MicroBatch(x, y)]
+        losses = float(ours.trainer.step(batch, dials)), reference.step(batch, dials)
+        assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    for part in ("weight", "ema"):
+        found, expected = (
+            parts.weights.to_numpy({k: a for k, a in state.items() if k.startswith(f"{part}/")})
+            for state in (reference.state, ours.trainer.state)
+        )
+        assert found.keys() == expected.keys()
+        assert distance(found, expected) <= 2e-5  # fp32, sums in other orders; as rung 6
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_bench(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    fields = bench(recipe_of("baseline"), name, rounds=2)
-    assert fields["rounds"] == 2 and fields["ratio"] > 0 and fields["loss_gap"] < 2e-3
-    assert table(fields).count("\n") == 2
-    counted = {"torch": fields["peak_memory_bytes"] is None, "mlx": fields["peak_memory_bytes"]}
-    assert counted[name] and fields["mfu"] is None and "| - |" in table(fields)
-    words = ["bench", "smoke", "--backend", name, "--rounds", "1", "--json"]
-    assert main([*words, "--peak-flops", "1e12"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["backend"] == name and "%" in table(found)
-    flops = flops_per_token(named("smoke").arch) * found["tokens_per_s"]
-    assert found["mfu"] == pytest.approx(flops / 1e12)
+def test_the_reference_form_refuses_what_it_has_not(name: str) -> None:
+    recipe = with_changes(named("smoke"), ["optim.row_beta2=0.9"])
+    with pytest.raises(ValueError, match="row_beta2"):
+        engine(name).reference.ReferenceOptimizer(recipe.arch, recipe.optim)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_bench(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "smoke", "--backend", name, "--peak-flops", "1e12"]
+    out = tmp_path / "found.json"
+    assert main([*words, *ONCE, "--json", "--out", str(out)]) == 0
+    fields = json.loads(capsys.readouterr().out)
+    assert json.loads(out.read_text()) == fields
+    (row,) = fields["rows"]
+    assert row["status"] == "measured" and row["backend"] == name and row["ratio"] > 0
+    flops = row["flops_per_token"] * row["tokens_per_s"]
+    assert row["mfu"] == pytest.approx(flops / 1e12)
+    assert row["roofline_ms"] == pytest.approx(row["mfu"] * row["step_ms"])
+    assert row["loss_gap"] <= 1e-3 and row["loss_step"] == 3  # two alone, one soaked, one timed
+    assert row["host_ms"] > 0 and 0 < row["feeding_share"] < 1
+    counted = {"torch": row["peak_memory_bytes"] is None, "mlx": row["peak_memory_bytes"]}
+    assert counted[name]
+    assert fields["hardware"]["processor"] and "bench smoke" not in fields["hardware"]["versions"]
+    assert main([*words, *ONCE]) == 0
+    text = capsys.readouterr().out
+    assert "6 x (2 x 28,672 + 65,536) + 12 x 64 x 32.5 x 2 = 787,200" in text
+    assert "reference form ms" in text and "1.000 TFLOP/s (given)" in text
+
+
+def test_losses_that_part_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def apart(*args: Any) -> dict[str, Any]:
+        return {"loss_step": 1, "loss": 1.0, "reference_loss": 1.01, "loss_gap": 0.01}
+
+    monkeypatch.setattr(steps, "compared", apart)
+    assert main(["bench", "smoke", "--backend", "torch", *ONCE]) == 1
+
+
+def test_losses_are_compared_at_one_step() -> None:
+    own = steps.Stepping(None, None, stages(named("smoke"))[0])
+    reference = replace(own, losses=dict.fromkeys(range(60), 2.0))
+    own = replace(own, losses={step: 2.0 + step / 1000 for step in range(200)})
+    assert steps.compared(own, reference)["loss_gap"] == pytest.approx(0.05)
+    reference = replace(reference, losses={0: 2.0, 7: 2.0})
+    assert steps.compared(own, reference)["loss_step"] == 7
+
+
+QUICK = {
+    suite: [r for r in rows if r.kind not in ("cold", "ranks")] for suite, rows in SUITES.items()
+}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_suite_is_complete(
+    suite: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All rows are measured at tiny shapes, whatever device they are for."""
+    monkeypatch.setitem(SUITES, suite, tuple(QUICK[suite]))
+    assert main(["bench", "--suite", suite, "--tiny", *ONCE, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["title"], row["reason"]) for row in rows] == [
+        (r.title, None) for r in QUICK[suite]
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", ["cpu", "cuda"])
+def test_processes_of_their_own(
+    suite: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = tuple(row for row in SUITES[suite] if row not in QUICK[suite])
+    assert rest
+    monkeypatch.setitem(SUITES, suite, rest)
+    assert main(["bench", "--suite", suite, "--tiny", *ONCE, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["reason"] for row in rows] == [None] * len(rest)
+
+
+def test_what_a_device_cannot_run_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--suite", "cuda", *ONCE]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    refused = [line for line in lines if "not measured: it needs cuda, the device is cpu" in line]
+    assert len(refused) == len(SUITES["cuda"])
+
+
+def test_profiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ENGINES:
+        words = ["bench", "smoke", "--backend", name, *ONCE, "--profile", str(tmp_path)]
+        assert main(words) == 0
+    said = capsys.readouterr().err
+    (trace,) = tmp_path.glob("torch*/trace.json")
+    assert json.loads(trace.read_text())["traceEvents"]
+    assert "aten::mm" in trace.with_name("top.txt").read_text()
+    assert "MLX captures on Metal alone" in said
 
 
 def test_it_is_fed_from_files() -> None:
@@ -62,9 +161,17 @@ def test_it_is_fed_from_files() -> None:
         assert len(stream) == 4 * 1024 + 1
 
 
-def test_neither_form_is_always_second() -> None:
-    forms = {"a": 1, "b": 2}
-    assert [name for step in range(2) for name, _ in in_turn(forms, step)] == ["b", "a", "a", "b"]
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("smoke", "--blocks", "0"), "blocks 0: at least 1 is needed"),
+        (("smoke", "--suite", "cpu"), "recipes of its own, found smoke"),
+        (("smoke", "--out", "nowhere/found.json"), "there is no folder nowhere"),
+    ],
+)
+def test_usage(words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *words]) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -80,6 +187,8 @@ def test_an_external_script(words: list[str], capsys: pytest.CaptureFixture[str]
     assert main([*words, "--against", script, "--run", "--json"]) == 0
     fields = json.loads(capsys.readouterr().out)
     assert fields["ratio"] == pytest.approx(fields["script_ms"] / fields["step_ms"])
+    to_reference = fields["script_ms"] / fields["reference_form_ms"]
+    assert fields["ratio_to_reference_form"] == pytest.approx(to_reference)
     assert fields["train_loss"] == pytest.approx(fields["script_train_loss"], abs=1e-3)
     assert "a process of its own" in fields["isolation"]
     assert fields["variables"]["NUM_LAYERS"] == "2" and fields["variables"]["MLP_MULT"] == "2"

@@ -1,0 +1,1 @@
+"""What `golf bench` measures: blocks of steps in turn, kernels, scoring, solvers, cold starts."""
