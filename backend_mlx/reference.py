@@ -135,7 +135,8 @@ class ReferenceTrainer:
         self.model.update(tree_unflatten(list(weights.items())))
         x, y, cu_seqlens = batch
         z_loss = self.recipe.optim.z_loss
-        return self.model.token_nats(x, y, phase, z_loss, cu_seqlens=cu_seqlens).sum() / tokens
+        nats = self.model.token_nats(x, y, phase, z_loss, cu_seqlens=cu_seqlens)
+        return nats.sum(-1).sum() / tokens
 
 
 def clipped(grads: Arrays, most: float) -> Arrays:

@@ -119,7 +119,7 @@ class ReferenceTrainer:
         self.model.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.group.device)
         for batch in batches:
-            nats = self._nats_of(batch, now.stage.phase).sum() / tokens
+            nats = self._nats_of(batch, now.stage.phase).sum(-1).sum() / tokens
             nats.backward()
             total += nats.detach()
         grads = {n: _grad(weight) for n, weight in parameters(self.model).items()}

@@ -34,9 +34,15 @@ def frontier() -> Recipe:
     return replace(recipe, precision="fp32", compile="off", optim=optim)
 
 
+SAME = [  # after three steps: sums in other orders; the norm that clips is one, and Adam's eps is
+    (recipe_of("baseline"), 2e-5),  # near the gradients of tokens that were not seen. A decay that
+    (frontier(), 2e-4),  # is left out moves the weights by 3e-3.
+]
+
+
 @pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize("recipe", [recipe_of("baseline"), frontier()], ids=["plain", "frontier"])
-def test_the_reference_form_is_the_same_step(name: str, recipe: Recipe) -> None:
+@pytest.mark.parametrize(("recipe", "bound"), SAME, ids=["plain", "frontier"])
+def test_the_reference_form_is_the_same_step(name: str, recipe: Recipe, bound: float) -> None:
     weights = perturbed(recipe.arch)
     ours = Run(name, recipe, weights)
     parts = engine(name)
@@ -56,7 +62,7 @@ def test_the_reference_form_is_the_same_step(name: str, recipe: Recipe) -> None:
             for state in (reference.state, ours.trainer.state)
         )
         assert found.keys() == expected.keys()
-        assert distance(found, expected) <= 2e-5  # fp32, sums in other orders; as rung 6
+        assert distance(found, expected) <= bound
 
 
 @pytest.mark.parametrize("name", ENGINES)
