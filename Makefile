@@ -25,13 +25,12 @@ test-slow: install
 device-check: install
 	@$(PRELOAD) $(VENV)/python -m tests.parity.report --long
 
-# The training step against its reference form, in one run, on both engines; sliding windows and
-# adapters against straightforward loops.
+# The suite of the device at hand; elsewhere than on a Mac MLX beside it, then what scores. Others:
+# golf bench --suite quant, load.
 bench: install
-	@$(VENV)/golf bench small data.train_batch_tokens=8192 --backend torch $(ARGS)
-	@$(PRELOAD) $(VENV)/golf bench small data.train_batch_tokens=8192 --backend mlx $(ARGS)
-	@for engine in torch mlx; do for speed in scoring_speed adapting_speed; do \
-		$(ONE_THREAD) $(PRELOAD) $(VENV)/python -m tests.$$speed $$engine || exit 1; done; done
+	@$(VENV)/golf bench --suite auto $(ARGS)
+	@[ "$$(uname)" = Darwin ] || $(PRELOAD) $(VENV)/golf bench --suite mlx $(ARGS)
+	@$(ONE_THREAD) $(PRELOAD) $(VENV)/golf bench --suite score $(ARGS)
 
 # Models for quantizers, three seeds of them (hours on two cores; ARGS=--short: minutes), and what
 # quantizers make of them and of Gaussian matrices.

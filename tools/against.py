@@ -1,9 +1,10 @@
 """Times an external training script, unmodified, against this project on the same shards.
 
 Both run in processes of their own, in turn, from the same variables of the reference scripts, which
-say sizes, rates and data; precision and averages are what each script does by itself. Both tell
-their steps in the reference's log lines: a step's time is the slope of train_time over later steps.
-The reference form, which stands in for such a script, is timed beside them in this process.
+say sizes, rates and data; averages, and the other's precision, are what each script does by itself.
+This one's precision, and whether it is compiled, are the recipe's. Both tell their steps in the
+reference's log lines: a step's time is the slope of train_time over later steps. The reference
+form, which stands in for such a script, is timed beside them in this process.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from core.data.shards import open_split
 from core.train.recipe import Recipe
 from core.train.schedules import PLAIN
 from tools.backends import load
-from tools.benching.blocks import Rules, block
+from tools.benching.blocks import Clock, Rules, block
 from tools.benching.hardware import told
 from tools.benching.steps import Stepping
 from tools.benching.steps import settle as settle_step
@@ -46,21 +48,29 @@ class Timed:
 
 
 def against(
-    script: Path, recipe: Recipe, backend: str, rounds: int, seconds: float
+    script: Path,
+    recipe: Recipe,
+    backend: str,
+    rounds: int,
+    seconds: float,
+    now: Clock = time.perf_counter,
 ) -> dict[str, Any]:
-    """Medians of each script's step over the rounds, and of their ratios."""
+    """Medians of each script's step over the rounds, and of their ratios.
+
+    now: what the reference form is timed by.
+    """
     if not script.is_file():
         raise UsageError(f"--against {script}: no such file")
     environ = as_variables(recipe)
-    settled = settle((), backend, environ).recipe
-    reference_ms = in_reference_form(backend, settled)
+    words = (f"precision={recipe.precision}", f"compile={recipe.compile}")
+    reference_ms = in_reference_form(backend, settle(words, backend, environ).recipe, now)
     theirs: list[Timed] = []
     ours: list[Timed] = []
     references: list[float] = []
     for turn in range(rounds):
-        pair = ((script, theirs), (ENTRY[backend], ours))
-        for path, found in pair if turn % 2 == 0 else pair[::-1]:
-            found.append(timed(path, environ, seconds))
+        pair = ((script, (), theirs), (ENTRY[backend], words, ours))
+        for path, more, found in pair if turn % 2 == 0 else pair[::-1]:
+            found.append(timed(path, more, environ, seconds))
             note(f"round {turn + 1} of {rounds}: {path.name} {found[-1].step_ms:.1f} ms a step")
         references.append(reference_ms())
         note(f"round {turn + 1} of {rounds}: reference form {references[-1]:.1f} ms a step")
@@ -70,6 +80,8 @@ def against(
         "script": str(script),
         "backend": backend,
         "recipe": recipe.name,
+        "precision": recipe.precision,
+        "compile": recipe.compile,
         "train_batch_tokens": recipe.data.train_batch_tokens,
         "steps": recipe.schedule.steps,
         "rounds": rounds,
@@ -87,21 +99,22 @@ def against(
     }
 
 
-def in_reference_form(backend: str, recipe: Recipe) -> Callable[[], float]:
+def in_reference_form(backend: str, recipe: Recipe, now: Clock) -> Callable[[], float]:
     """A block of steps of the reference form on the recipe's shards, in ms a step, when called."""
     group, stream = load(backend, "distributed").Solo(), open_split(Path(recipe.data.path), "train")
     trainer = load(backend, "reference").ReferenceTrainer(recipe, group)
     form = Stepping(trainer, load(backend, "feeder").Feeder(stream, recipe, group), PLAIN)
-    rules = Rules(steps=max(1, recipe.schedule.steps - round(SKIPPED_FRAC * recipe.schedule.steps)))
+    steps = recipe.schedule.steps
+    rules = Rules(steps=max(1, steps - round(SKIPPED_FRAC * steps)), now=now)
     settle_step(form())
     return lambda: 1000 * block(form, settle_step, rules)
 
 
-def timed(script: Path, environ: dict[str, str], seconds: float) -> Timed:
+def timed(script: Path, words: Sequence[str], environ: dict[str, str], seconds: float) -> Timed:
     """Run a script in an empty folder and read its steps."""
     with tempfile.TemporaryDirectory() as folder:
         outer = {"PYTHONPATH": str(ROOT)} if script.parent == ROOT else {}
-        command = [sys.executable, str(script.resolve())]
+        command = [sys.executable, str(script.resolve()), *words]
         done = run_isolated(command, Path(folder), environ | outer, Limits(seconds=seconds))
         log = read_text(done.output, script.name)
     steps = [

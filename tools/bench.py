@@ -16,7 +16,7 @@ from typing import Any
 from tools.against import against, backend_of
 from tools.against import table as table_against
 from tools.backends import add_backend, choose, load
-from tools.benching.blocks import Rules
+from tools.benching.blocks import CLOCKS, Rules
 from tools.benching.hardware import hardware
 from tools.benching.job import Job, Row
 from tools.benching.report import holds, measured, tables
@@ -59,6 +59,12 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
         "--soak", type=float, default=5.0, metavar="S", help="seconds before anything counts"
     )
     parser.add_argument(
+        "--clock",
+        choices=tuple(CLOCKS),
+        default="wall",
+        help="process: the work of this process's threads, where other work shares the processor",
+    )
+    parser.add_argument(
         "--peak-flops",
         type=float,
         metavar="F",
@@ -92,7 +98,8 @@ def run_against(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"--against would start {args.against}, a stranger's script; add --run")
     backend = backend_of(args.against) if args.backend == "auto" else args.backend
     recipe = read_recipe(args.words, args.default_recipe)
-    fields = against(args.against, recipe, choose(backend), args.rounds, args.seconds)
+    now = CLOCKS[args.clock]
+    fields = against(args.against, recipe, choose(backend), args.rounds, args.seconds, now)
     return {"hardware": hardware([backend]), **fields}
 
 
@@ -107,7 +114,9 @@ def bench(wanted: Iterable[Job]) -> dict[str, Any]:
 def jobs(args: argparse.Namespace) -> list[Job]:
     """Of the suite, or of the step of the recipe that is named."""
     with usage_errors():
-        rules = Rules(blocks=args.blocks, steps=args.steps, soak_s=args.soak)
+        rules = Rules(
+            blocks=args.blocks, steps=args.steps, soak_s=args.soak, now=CLOCKS[args.clock]
+        )
     rows: tuple[Row, ...]
     if args.suite is None:
         recipe, backend = read_recipe(args.words, args.default_recipe), choose(args.backend)

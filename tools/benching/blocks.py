@@ -19,6 +19,12 @@ Settle = Callable[[Any], Any]  # waits for it
 Clock = Callable[[], float]
 
 
+CLOCKS: dict[str, Clock] = {  # process: the work of its threads, whoever else is on the machine
+    "wall": time.perf_counter,
+    "process": time.process_time,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """How often and how long."""
@@ -34,6 +40,11 @@ class Rules:
                 raise ValueError(f"{name} {value}: at least 1 is needed")
         if self.soak_s < 0:
             raise ValueError(f"soak {self.soak_s} s: it is not below 0")
+
+    @property
+    def clock(self) -> str:
+        """The name of `now`."""
+        return next((name for name, clock in CLOCKS.items() if clock is self.now), "other")
 
 
 @dataclass(frozen=True, kw_only=True)

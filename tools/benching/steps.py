@@ -11,7 +11,7 @@ from core.data.shards import TokenStream
 from core.train.recipe import Recipe
 from core.train.schedules import Stage, knobs, stages
 from tools.backends import load
-from tools.benching.blocks import in_turns
+from tools.benching.blocks import Clock, in_turns
 from tools.benching.flops import flops_of, peak_of
 from tools.benching.job import Job
 from tools.benching.tokens import mean_context, random_shards
@@ -32,6 +32,7 @@ class Stepping:
     trainer: Any
     feeder: Any
     stage: Stage
+    now: Clock = time.perf_counter
     done: int = 0
     host_s: list[float] = field(default_factory=list)
     fed_s: list[float] = field(default_factory=list)
@@ -41,11 +42,11 @@ class Stepping:
         """Start one step; what it cost the host until nothing was left but to wait."""
         recipe, step = self.trainer.recipe, self.done
         tokens = step * recipe.data.train_batch_tokens
-        started = time.perf_counter()
+        started = self.now()
         batch = self.feeder.batch_at(tokens, self.stage.batch_phase)
-        fed = time.perf_counter()
+        fed = self.now()
         loss = self.trainer.step(batch, replace(knobs(recipe, step, 0.0), stage=self.stage))
-        self.host_s.append(time.perf_counter() - fed)
+        self.host_s.append(self.now() - fed)
         self.fed_s.append(fed - started)
         self.done += 1
         return self, step, loss
@@ -62,7 +63,7 @@ def measure(job: Job) -> dict[str, Any]:
     group = load(job.row.backend, "distributed").Solo()
     stage = stages(recipe)[job.row.stage]
     with random_shards(recipe) as stream:
-        forms, peaks = opened(job.row.backend, recipe, group, stream, stage)
+        forms, peaks = opened(job, recipe, group, stream, stage)
         if job.profile is not None:
             note_profile(job, forms[OWN])
         turns = in_turns(forms, settle, job.rules)
@@ -72,6 +73,7 @@ def measure(job: Job) -> dict[str, Any]:
     counted = turns.counts(ratio.median)
     return {
         **named(job, recipe, group),
+        "clock": job.rules.clock,
         "steps": job.rules.steps,
         "blocks": job.rules.blocks,
         "reference_ms": 1000 * turns.step_s(REFERENCE).median,
@@ -92,9 +94,10 @@ def measure(job: Job) -> dict[str, Any]:
 
 
 def opened(
-    backend: str, recipe: Recipe, group: Any, stream: TokenStream, stage: Stage
+    job: Job, recipe: Recipe, group: Any, stream: TokenStream, stage: Stage
 ) -> tuple[dict[str, Stepping], dict[str, int | None]]:
     """Both forms after their first steps, and the device memory that each takes by itself."""
+    backend = job.row.backend
     makers = {
         OWN: load(backend, "loop").Trainer,
         REFERENCE: load(backend, "reference").ReferenceTrainer,
@@ -103,7 +106,7 @@ def opened(
     for name, maker in makers.items():
         before = load(backend, "yardsticks").held_bytes(group.device)
         feeder = load(backend, "feeder").Feeder(stream, recipe, group)
-        forms[name] = Stepping(maker(recipe, group), feeder, stage)
+        forms[name] = Stepping(maker(recipe, group), feeder, stage, job.rules.now)
         for _ in range(FIRST_STEPS):
             settle(forms[name]())
         after = group.peak_bytes()
@@ -146,7 +149,8 @@ def of_the_peak(
     yardsticks = load(job.row.backend, "yardsticks")
     size = 64 if job.tiny else PRODUCT_SIZES.get(device_kind(group.device), PRODUCT_SIZE)
     product = yardsticks.product(recipe.precision, size, group.device)
-    peak = peak_of(group.device_name(), job.peak_flops, product, size, yardsticks.settle)
+    given = (group.device_name(), job.peak_flops, product, size, yardsticks.settle)
+    peak = peak_of(*given, job.rules.now)
     flops, tokens = flops_of(recipe.arch, stage.phase, context), recipe.data.train_batch_tokens
     least_s = flops.per_token * tokens / peak.flops
     return {
@@ -209,7 +213,8 @@ def cells(fields: dict[str, Any]) -> dict[str, str]:
 def remarks(fields: dict[str, Any]) -> str:
     """What stands below the table."""
     return (
-        f"{fields['title']}: FLOPs a token {fields['flops_terms']}; peak "
+        f"{fields['title']}: {fields['blocks']} blocks of {fields['steps']} steps by the "
+        f"{fields['clock']} clock; FLOPs a token {fields['flops_terms']}; peak "
         f"{fields['peak_flops'] / 1e12:.3f} TFLOP/s ({fields['peak_source']}); losses "
         f"{fields['loss']:.5f} and {fields['reference_loss']:.5f} (reference form) at step "
         f"{fields['loss_step']}"
