@@ -57,7 +57,8 @@ def against(
 ) -> dict[str, Any]:
     """Medians of each script's step over the rounds, and of their ratios.
 
-    now: what the reference form is timed by.
+    now: what the reference form is timed by. This project's log is of the wall clock: where a
+    script's is not, `now` is not either, and only the reference form stands beside the script.
     """
     if not script.is_file():
         raise UsageError(f"--against {script}: no such file")
@@ -68,14 +69,14 @@ def against(
     ours: list[Timed] = []
     references: list[float] = []
     for turn in range(rounds):
-        pair = ((script, (), theirs), (ENTRY[backend], words, ours))
+        pair = [(script, (), theirs)]
+        pair += [(ENTRY[backend], words, ours)] if now is time.perf_counter else []
         for path, more, found in pair if turn % 2 == 0 else pair[::-1]:
             found.append(timed(path, more, environ, seconds))
             note(f"round {turn + 1} of {rounds}: {path.name} {found[-1].step_ms:.1f} ms a step")
         references.append(reference_ms())
         note(f"round {turn + 1} of {rounds}: reference form {references[-1]:.1f} ms a step")
-    ratios = [one.step_ms / other.step_ms for one, other in zip(theirs, ours, strict=True)]
-    to_reference = [a.step_ms / ms for a, ms in zip(theirs, references, strict=True)]
+    scripts_ms, own_ms = [one.step_ms for one in theirs], [one.step_ms for one in ours]
     return {
         "script": str(script),
         "backend": backend,
@@ -85,15 +86,13 @@ def against(
         "train_batch_tokens": recipe.data.train_batch_tokens,
         "steps": recipe.schedule.steps,
         "rounds": rounds,
-        "script_ms": _median(theirs),
-        "step_ms": _median(ours),
+        "script_ms": statistics.median(scripts_ms),
+        "step_ms": statistics.median(own_ms) if own_ms else None,
         "reference_form_ms": statistics.median(references),
-        "ratio": statistics.median(ratios),
-        "ratio_range": [min(ratios), max(ratios)],
-        "ratio_to_reference_form": statistics.median(to_reference),
-        "ratio_to_reference_form_range": [min(to_reference), max(to_reference)],
+        **_ratios("ratio", scripts_ms, own_ms),
+        **_ratios("ratio_to_reference_form", scripts_ms, references),
         "script_train_loss": theirs[-1].train_loss,
-        "train_loss": ours[-1].train_loss,
+        "train_loss": ours[-1].train_loss if ours else None,
         "isolation": theirs[-1].isolation,
         "variables": environ,
     }
@@ -180,22 +179,32 @@ def table(fields: dict[str, Any]) -> str:
         "tokens a step": f"{fields['train_batch_tokens']:,}",
         "script ms": f"{fields['script_ms']:.1f}",
         "reference form ms": f"{fields['reference_form_ms']:.1f}",
-        "this project ms": f"{fields['step_ms']:.1f}",
+        "this project ms": _number(fields["step_ms"], 1),
         "script to reference form": _shown(fields, "ratio_to_reference_form"),
         "script to this project": _shown(fields, "ratio"),
         "train_loss, script": f"{fields['script_train_loss']:.4f}",
-        "this project": f"{fields['train_loss']:.4f}",
+        "this project": _number(fields["train_loss"], 4),
     }
     lines = ["| " + " | ".join(cells) + " |", "|" + "---|" * len(cells)]
     lines += ["| " + " | ".join(cells.values()) + " |", "", fields["isolation"]]
     return "\n".join([told(fields["hardware"]), "", *lines])
 
 
-def _median(runs: Sequence[Timed]) -> float:
-    return statistics.median(run.step_ms for run in runs)
+def _ratios(name: str, theirs: list[float], others: list[float]) -> dict[str, Any]:
+    """Round by round; nothing where the others did not run."""
+    found = [one / other for one, other in zip(theirs, others, strict=False)]
+    if not found:
+        return {name: None, f"{name}_range": None}
+    return {name: statistics.median(found), f"{name}_range": [min(found), max(found)]}
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _shown(fields: dict[str, Any], name: str) -> str:
+    if fields[name] is None:
+        return "-"
     low, high = fields[f"{name}_range"]
     return f"{fields[name]:.2f} ({low:.2f} to {high:.2f})"
 
