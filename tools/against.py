@@ -69,7 +69,7 @@ def against(
     ours: list[Timed] = []
     references: list[float] = []
     for turn in range(rounds):
-        pair = [(script, (), theirs)]
+        pair: list[tuple[Path, tuple[str, ...], list[Timed]]] = [(script, (), theirs)]
         pair += [(ENTRY[backend], words, ours)] if now is time.perf_counter else []
         for path, more, found in pair if turn % 2 == 0 else pair[::-1]:
             found.append(timed(path, more, environ, seconds))

@@ -57,6 +57,18 @@ def test_a_step_is_from_where_one_is_done_to_where_the_next_is(count: int) -> No
     assert len(machine.done) == count
 
 
+def test_nothing_of_a_block_is_left_to_the_next() -> None:
+    machine = Machine()
+    left = [2.0]  # seconds of work that settling does not wait for
+
+    def drain() -> None:
+        machine.time_s += left.pop()
+
+    assert (
+        block(machine.form("x", 1.0), machine.settle, Rules(steps=1, now=machine.now), drain) == 3.0
+    )
+
+
 def test_a_slow_step_does_not_move_a_block() -> None:
     machine, held = Machine(), iter([1.0, 1.0, 9.0, 1.0, 1.0])
 

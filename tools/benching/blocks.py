@@ -16,6 +16,7 @@ from typing import Any
 
 Launch = Callable[[], Any]  # starts one step and gives what settling it waits for
 Settle = Callable[[Any], Any]  # waits for it
+Drain = Callable[[], Any]  # waits for all that is left on the device
 Clock = Callable[[], float]
 
 
@@ -86,18 +87,25 @@ def spread(values: list[float]) -> Spread:
     return Spread(median=median(values), low=min(values), high=max(values))
 
 
-def in_turns(forms: Mapping[str, Launch], settle: Settle, rules: Rules) -> Turns:
+def nothing() -> None:
+    """Settling has waited for all."""
+
+
+def in_turns(
+    forms: Mapping[str, Launch], settle: Settle, rules: Rules, drain: Drain = nothing
+) -> Turns:
     """Time the forms; the first of them is A."""
     names = list(forms)
     soak(forms, settle, rules)
+    drain()
     again: list[float] = []
     for number in range(rules.blocks):
-        one, other = (block(forms[names[0]], settle, rules) for _ in range(2))
+        one, other = (block(forms[names[0]], settle, rules, drain) for _ in range(2))
         again.append(one / other if number % 2 else other / one)
     spent: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rules.blocks):
         for name in names if number % 2 == 0 else names[::-1]:
-            spent[name].append(block(forms[name], settle, rules))
+            spent[name].append(block(forms[name], settle, rules, drain))
     return Turns(seconds=spent, itself=again)
 
 
@@ -111,11 +119,11 @@ def soak(forms: Mapping[str, Launch], settle: Settle, rules: Rules) -> None:
             return
 
 
-def block(launch: Launch, settle: Settle, rules: Rules) -> float:
+def block(launch: Launch, settle: Settle, rules: Rules, drain: Drain = nothing) -> float:
     """The median step of one block, in seconds.
 
     As in a run the host starts a step before it waits for the one before; a step's time is from
-    where that one was done to where it is.
+    where that one was done to where it is. Nothing of a block is left to the one behind it.
     """
     marks, waiting = [rules.now()], launch()
     for _ in range(rules.steps - 1):
@@ -124,5 +132,6 @@ def block(launch: Launch, settle: Settle, rules: Rules) -> float:
         marks.append(rules.now())
         waiting = following
     settle(waiting)
+    drain()
     marks.append(rules.now())
     return median([later - earlier for earlier, later in pairwise(marks)])

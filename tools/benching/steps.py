@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -66,7 +67,8 @@ def measure(job: Job) -> dict[str, Any]:
         forms, peaks = opened(job, recipe, group, stream, stage)
         if job.profile is not None:
             note_profile(job, forms[OWN])
-        turns = in_turns(forms, settle, job.rules)
+        drain = partial(load(job.row.backend, "yardsticks").settle, [])
+        turns = in_turns(forms, settle, job.rules, drain)
         context = first_context(stream, recipe) if recipe.arch.doc_mask else 0.0
     own_s, ratio = turns.step_s(OWN), turns.ratio(REFERENCE, OWN)
     own, reference = forms[OWN], forms[REFERENCE]
