@@ -79,7 +79,6 @@ class Group(Solo):
     def __init__(self) -> None:
         super().__init__()
         self._group = mx.distributed.init()
-        self._last = mx.zeros(())  # what was sent before
         self.rank = self._group.rank()
         self.world_size = self._group.size()
 
@@ -119,10 +118,10 @@ class Group(Solo):
         return lambda: dict(zip(arrays, bank, strict=False))
 
     def _sent(self, send: Callable[..., array], given: array) -> array:
-        """Behind what was sent before: evaluation is lazy, and all ranks must send in one order."""
-        (given,) = mx.depends([given], [self._last])
-        self._last = send(given, group=self._group)
-        return self._last
+        """Waited for: all ranks send in one order, and one whose partner is gone hears of it."""
+        sent = send(given, group=self._group)
+        mx.eval(sent)
+        return sent
 
     def max(self, *numbers: float) -> tuple[float, ...]:
         """The largest of each over the ranks: what all of them agree on."""
