@@ -74,8 +74,11 @@ class Shaker:
         while self._waiting or self._wanted_methods():
             self._follow(*self._waiting.pop())
 
-    def _with_twins(self, tree: ast.Module) -> ast.Module:
-        """Imports of what has a twin are imports of the twin."""
+    def _with_twins(self, module: str, tree: ast.Module) -> ast.Module:
+        """What has a twin is the twin, where it is imported and in its own module."""
+        for at, node in enumerate(tree.body):
+            if isinstance(node, Definition) and (module, node.name) in self.twins:
+                tree.body[at] = _import_of(self.twins[module, node.name], node.name)
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
                 twins = [a for a in node.names if (node.module, a.name) in self.twins]
@@ -94,7 +97,7 @@ class Shaker:
             path = next((path for path in paths if path.is_file()), None)
             if path is None:
                 return None
-            tree = self._with_twins(ast.parse(path.read_bytes()))
+            tree = self._with_twins(name, ast.parse(path.read_bytes()))
             tree = tree if self.settled is None else self.settled(tree)
             held = Module(name, stripped(tree, "" if self.words else place.name, self.kinds))
             self.modules[name] = held
