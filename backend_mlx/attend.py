@@ -19,11 +19,17 @@ def attend(q: array, k: array, v: array, sees: array | None = None) -> array:
     1, T, T), which positions each may look at, instead of all up to its own; with queries of the
     last L positions alone (B or 1, L, T).
     """
-    scale = q.shape[-1] ** -0.5
+    kernel = _whole if mx.cuda.is_available() else _in_spans
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
-    mask = "causal" if sees is None else sees[:, None]
-    y = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
-    return y.swapaxes(1, 2)
+    return kernel(q, k, v, sees).swapaxes(1, 2)
+
+
+def span(time: int) -> int:
+    """Of how many queries, of so many, the keys up to the last are multiplied with: an eighth.
+
+    So of the scores 9/16 are worked out, not all; below 64 products would be small.
+    """
+    return max(64, -(-time // 8))
 
 
 def attend_documents(q: array, k: array, v: array, cu_seqlens: array, window: int) -> array:
@@ -88,4 +94,22 @@ def last_sees(sees: array | None, x: array, last: int) -> array:
 
 def attention_choice(device: mx.Device) -> str:
     """The kernel order that `attend` asks for on this device, and why."""
-    return f"mx.fast.scaled_dot_product_attention({device.type.name})"
+    how = "one kernel" if mx.cuda.is_available() else "spans of queries"
+    return f"{how}({device.type.name})"
+
+
+def _whole(q: array, k: array, v: array, sees: array | None) -> array:
+    """attend by one kernel, heads before time: (B, H, T, D)."""
+    scale, mask = q.shape[-1] ** -0.5, "causal" if sees is None else sees[:, None]
+    return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+
+
+def _in_spans(q: array, k: array, v: array, sees: array | None) -> array:
+    """The same where the kernel has no backward of its own and would make all T x T scores."""
+    (*_, time, _), (*_, keys, _), parts = q.shape, k.shape, []
+    for begin in range(0, time, span(time)):
+        end = min(begin + span(time), time)
+        seen = keys - time + end
+        mask = None if sees is None else sees[:, begin:end, :seen]
+        parts.append(_whole(q[:, :, begin:end], k[:, :, :seen], v[:, :, :seen], mask))
+    return mx.concatenate(parts, axis=2)

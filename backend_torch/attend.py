@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from inspect import signature
 from itertools import pairwise
 from typing import Any, cast
@@ -13,6 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.arch.spec import BOS
 from core.train.recipe import Precision
+
+NEWER = {9: ("FA3", "FA4"), 10: ("FA4",)}  # by compute capability: flash kernels of other packages
 
 try:
     from torch.nn.attention import varlen
@@ -35,20 +38,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None = None) -> Tenso
     1, T, T), which positions each may look at, instead of all up to its own; with queries of the
     last L positions alone (B or 1, L, T).
     """
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    shared = k.shape[1] != q.shape[1]
-    mask = None if sees is None else sees[:, None]
-    causal = mask is None
-    if q.is_cuda:
-        with sdpa_kernel(_cuda_order(q.device), set_priority=True):
-            y = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=shared
-            )
-    else:
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=shared
-        )
-    return y.transpose(1, 2)
+    return _whole(q, k, v, sees) if q.is_cuda else _in_spans(q, k, v, sees)
+
+
+def span(time: int) -> int:
+    """Of how many queries, of so many, the keys up to the last are multiplied with: an eighth.
+
+    So of the scores 9/16 are worked out, not all; below 64 products would be small.
+    """
+    return max(64, -(-time // 8))
 
 
 def attend_documents(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, window: int) -> Tensor:
@@ -117,10 +115,34 @@ def last_sees(sees: Tensor | None, x: Tensor, last: int) -> Tensor:
 def attention_choice(device: torch.device) -> str:
     """The kernel order that `attend` asks for on this device, and why."""
     if device.type != "cuda":
-        return f"sdpa({device.type})"
-    first = _cuda_order(device)[0].name.lower()
-    major, minor = torch.cuda.get_device_capability(device)
-    return f"sdpa({first} first, compute capability {major}.{minor})"
+        return f"spans of queries({device.type})"
+    return f"sdpa({_chosen(device)[1]})"
+
+
+def _whole(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None) -> Tensor:
+    """attend by one kernel."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    mask, shared = None if sees is None else sees[:, None], k.shape[1] != q.shape[1]
+    with sdpa_kernel(_cuda_order(q.device), set_priority=True):
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=shared
+        )
+    return y.transpose(1, 2)
+
+
+def _in_spans(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None) -> Tensor:
+    """attend by plain products, which on CPUs beat the kernel: its backward above all."""
+    (_, time, _, dims), seen, parts = q.shape, k.shape[1] - q.shape[1], []
+    q = (q * dims**-0.5).to(v.dtype).unflatten(2, (k.shape[2], -1))
+    hidden = q.new_full((time, k.shape[1]), -torch.inf).triu(1 + seen)
+    if sees is not None:
+        hidden = torch.where(sees[:, None, None], 0.0, -torch.inf).to(v.dtype)
+    for part, hides in zip(q.split(span(time), 1), hidden.split(span(time), -2), strict=True):
+        seen += part.shape[1]
+        scores = torch.einsum("bqkgd,bskd->bkgqs", part, k[:, :seen].to(v.dtype))
+        shares = torch.softmax(scores + hides[..., :seen], -1)
+        parts.append(torch.einsum("bkgqs,bskd->bqkgd", shares, v[:, :seen]))
+    return torch.cat(parts, 1).flatten(2, 3)
 
 
 def _varlen(
@@ -143,7 +165,24 @@ def _varlen(
 
 @torch.compiler.assume_constant_result
 def _cuda_order(device: torch.device) -> list[SDPBackend]:
-    """cuDNN first on Hopper, where it is the faster one at head_dim 64; flash elsewhere."""
-    if torch.cuda.get_device_capability(device)[0] == 9:
-        return KERNELS
-    return KERNELS[1:]
+    return _chosen(device)[0]
+
+
+@cache
+def _chosen(device: torch.device) -> tuple[list[SDPBackend], str]:
+    """FlashAttention-3 or -4 first, where their package takes the place of torch's own, which is 2.
+
+    Else cuDNN on Hopper, where it is the faster at head_dim 64; flash elsewhere. SDPA goes on to
+    the next for what one does not take: fp32, masks. varlen_attn has the newer one as well.
+    """
+    major, minor = torch.cuda.get_device_capability(device)
+    order, why = KERNELS[major != 9 :], f"first, compute capability {major}.{minor}"
+    for name in NEWER.get(major, ()):
+        try:
+            from torch.nn.attention import activate_flash_attention_impl  # torch 2.11
+
+            activate_flash_attention_impl(name)
+            return sorted(order, key=SDPBackend.FLASH_ATTENTION.__ne__), f"{name} {why}"
+        except (ImportError, RuntimeError, ValueError) as error:
+            why += f"; no {name}: {error}"
+    return order, f"{order[0].name.lower()} {why}"
