@@ -71,6 +71,8 @@ class Trainer:
         self.group = group
         self.model = GPT(recipe.arch, recipe.precision)
         load_weights(self.model, init_params(recipe.arch, recipe.seed), recipe.arch)
+        if recipe.kernels == "on":
+            raise ValueError("kernels on: they are Triton's, of the torch engine alone")
         compiles = _compiles(recipe, group.device)
         self.optimizer = Optimizer(recipe.arch, recipe.optim, group, compiles)
         self.state = self.optimizer.start(parameters(self.model))

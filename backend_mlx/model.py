@@ -84,6 +84,18 @@ class GPT(nn.Module):
         sides: adapters of each visit and of the head. cu_seqlens: (N + 1,) of the documents in
         tokens, where attention is to take one after another instead of by a mask.
         """
+        logits = self.uncapped(tokens, phase, last, sides, cu_seqlens)
+        return softcap(logits, self.spec.softcap, self.spec.logit_softcap)
+
+    def uncapped(
+        self,
+        tokens: array,
+        phase: int,
+        last: int,
+        sides: Sides | None,
+        cu_seqlens: array | None,
+    ) -> array:
+        """The same before the cap, in the products' dtype."""
         x = rms_norm(self._embed(tokens), self.spec.norm_eps)
         given = self._given(tokens, x, cu_seqlens)
         lane = x
@@ -181,6 +193,7 @@ class GPT(nn.Module):
         return share * x + (1.0 - share) * skip
 
     def _head(self, x: array, side: Side | None) -> array:
+        """Logits before their cap."""
         if self.spec.embed_dim is not None:
             x = self.embed_out(x)
         logits = self.matched(x)
@@ -188,7 +201,7 @@ class GPT(nn.Module):
             logits = beside(logits, x, side["head"])
         if self.spec.head_bias:
             logits = logits + self.head_bias
-        return softcap(logits, self.spec.softcap, self.spec.logit_softcap)
+        return logits
 
     def matched(self, x: array) -> array:
         """x (B, T, in) with every token's row: (B, T, V)."""

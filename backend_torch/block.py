@@ -77,9 +77,7 @@ class Attention(nn.Module):
         k = k.reshape(rows, time, spec.num_kv_heads, spec.head_dim)
         v = v.reshape(rows, time, spec.num_kv_heads, spec.head_dim)
         v = self._with_values(v, given)
-        q = rotate(rms_norm(q, spec.norm_eps), *given.turns())
-        k = rotate(rms_norm(k, spec.norm_eps), given.cos, given.sin)
-        q = q * self.q_gain[:, None].to(q.dtype)
+        q, k = self.turned(q, k, given)
         if spec.doc_mask and given.cu_seqlens is not None:
             y = attend_documents(q, k, v, given.cu_seqlens, self.window)
         else:
@@ -92,6 +90,12 @@ class Attention(nn.Module):
         y = y.reshape(asked.shape)
         y = self.proj(rms_norm(y, spec.norm_eps) if spec.norm_out_proj else y)
         return y if side is None else beside(y, asked, side["proj"])
+
+    def turned(self, q: Tensor, k: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+        """Queries and keys, normalised and turned to their places, and the gain of the queries."""
+        q = rotate(rms_norm(q, self.spec.norm_eps), *given.turns())
+        k = rotate(rms_norm(k, self.spec.norm_eps), given.cos, given.sin)
+        return q * self.q_gain[:, None].to(q.dtype), k
 
     def _with_values(self, v: Tensor, given: Given) -> Tensor:
         """v with a share of the first visit's, and with rows of the value table."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from backend_torch import kernels
 from backend_torch.adapt import Learner
 from backend_torch.attend import attention_choice
 from backend_torch.calibrate import fisher, moments
@@ -72,6 +73,8 @@ class Trainer:
         self.group = group
         self.model = GPT(recipe.arch, recipe.precision).to(group.device)
         load_weights(self.model, init_params(recipe.arch, recipe.seed), recipe.arch)
+        if recipe.kernels == "on":
+            kernels.put(self.model)
         compiles = _compiles(recipe, group.device)
         self.optimizer = Optimizer(recipe.arch, recipe.optim, group, compiles)
         self.state = self.optimizer.start(parameters(self.model))

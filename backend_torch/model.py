@@ -88,9 +88,10 @@ class GPT(nn.Module):
         """
         autocast = self.precision == "autocast"
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=autocast):
-            return self._logits(tokens, phase, last, sides, cu_seqlens)
+            logits = self.uncapped(tokens, phase, last, sides, cu_seqlens)
+            return softcap(logits, self.spec.softcap, self.spec.logit_softcap)
 
-    def _logits(
+    def uncapped(
         self,
         tokens: Tensor,
         phase: int,
@@ -98,6 +99,7 @@ class GPT(nn.Module):
         sides: Sides | None,
         cu_seqlens: Tensor | None,
     ) -> Tensor:
+        """The same before the cap, in the products' dtype."""
         x = rms_norm(self._embed(tokens), self.spec.norm_eps)
         given = self._given(tokens, x, cu_seqlens)
         lane = x
@@ -195,6 +197,7 @@ class GPT(nn.Module):
         return share * x + (1.0 - share) * skip
 
     def _head(self, x: Tensor, side: Side | None) -> Tensor:
+        """Logits before their cap."""
         if self.spec.embed_dim is not None:
             x = self.embed_out(x)
         logits = self.matched(x)
@@ -202,7 +205,7 @@ class GPT(nn.Module):
             logits = beside(logits, x, side["head"])
         if self.spec.head_bias:
             logits = logits + self.head_bias
-        return softcap(logits, self.spec.softcap, self.spec.logit_softcap)
+        return logits
 
     def matched(self, x: Tensor) -> Tensor:
         """x (B, T, in) with every token's row: (B, T, V)."""

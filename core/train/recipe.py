@@ -19,6 +19,7 @@ from core.train.qat import Qat, rounded_grids
 
 Precision = Literal["autocast", "cast", "fp32"]
 Compile = Literal["auto", "on", "off"]
+Kernels = Literal["auto", "on", "off"]
 WarmdownUnit = Literal["frac", "steps", "seconds"]
 LEAST_ZERO = (
     *("matrix_lr", "embed_lr", "head_lr", "scalar_lr"),
@@ -137,6 +138,7 @@ class Recipe:
     precision: Precision = "autocast"  # fp32 weights; bf16 products, or fp32 throughout
     compile: Compile = "auto"  # auto: on an accelerator
     deterministic: bool = False  # the same bits again from the same seed, where it costs speed
+    kernels: Kernels = "auto"  # Triton's, of the torch engine; auto: none, as none is measured
     arch: ModelSpec = field(default_factory=ModelSpec)
     optim: Optim = field(default_factory=Optim)
     schedule: Schedule = field(default_factory=Schedule)
