@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
     if args.decoder_only:
         return _print_decoder(args)
     recipe = read_recipe(args.words, args.default_recipe)
+    if recipe.kernels == "on":
+        raise UsageError("a bundle has no Triton kernels in it; leave kernels=on away")
     out = args.out or Path(DEFAULT_OUT[args.backend])
     require_folder(out)
     made = bundle(recipe, args.backend)
