@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from core.data.shards import TokenStream
 from core.score.bpb import Tally
 from core.score.mixture import CacheMixture, Normalised
 from core.score.protocols import Protocol
+from core.score.scorers import Plain
 from core.score.tape import Tape
 from core.score.windows import Window
 from tests.parity import oracle
@@ -66,6 +68,46 @@ def test_windows_longer_than_in_training(case: str, name: str) -> None:
     x, y = batch_of(longer, 2)
     expected = oracle.nats(perturbed(spec), longer, x, y)
     assert np.abs(opened(name, spec).nats(x, y) - expected).max() <= NATS
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_odd_last_batch_compiles_nothing_anew(name: str) -> None:
+    """Seven windows in batches of three, the last window cut short: one graph scores them all."""
+    spec = spec_of("baseline")
+    x, _ = batch_of(spec, 8)
+    stream = TokenStream([x.astype(np.uint16).reshape(-1)[: 7 * spec.seq_len - 4]])
+    model, graphs, batches = opened(name, spec), [], []
+    plain = model.model.token_nats
+
+    def traced(tokens: Any, targets: Any) -> Any:
+        graphs.append(tokens.shape)
+        return plain(tokens, targets)
+
+    if name == "torch":
+        torch: Any = importlib.import_module("torch")
+
+        def backend(graph: Any, _: Any) -> Any:
+            graphs.append(graph)
+            return graph.forward
+
+        compiled = torch.compile(plain, backend=backend, dynamic=False, fullgraph=True)
+    else:
+        compiled = importlib.import_module("mlx.core").compile(traced)
+
+    def nats(tokens: Any, targets: Any, phase: int, last: int) -> Any:
+        batches.append(tokens.shape)
+        return compiled(tokens, targets)
+
+    model.model.token_nats = nats
+    tally = Tally(len(stream), has_raw=False)
+
+    def bytes_of(window: Window) -> Any:
+        return np.ones(window.count, np.int64), None
+
+    windows = Protocol(name="chunked").windows(stream, spec.seq_len)
+    Tape(stream, windows, (3, spec.seq_len), bytes_of, tally).play(Plain(model.nats))
+    assert tally.result().tokens == len(stream) - 1
+    assert len(batches) == 3 and len(graphs) == 1
 
 
 def test_tables_of_a_longer_window() -> None:
