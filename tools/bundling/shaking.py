@@ -76,9 +76,9 @@ class Shaker:
 
     def _with_twins(self, module: str, tree: ast.Module) -> ast.Module:
         """What has a twin is the twin, where it is imported and in its own module."""
-        for at, node in enumerate(tree.body):
-            if isinstance(node, Definition) and (module, node.name) in self.twins:
-                tree.body[at] = _import_of(self.twins[module, node.name], node.name)
+        for at, own in enumerate(tree.body):
+            if isinstance(own, Definition) and (module, own.name) in self.twins:
+                tree.body[at] = _import_of(self.twins[module, own.name], own.name)
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
                 twins = [a for a in node.names if (node.module, a.name) in self.twins]
