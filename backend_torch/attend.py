@@ -116,7 +116,13 @@ def attention_choice(device: torch.device) -> str:
     """The kernel order that `attend` asks for on this device, and why."""
     if device.type != "cuda":
         return f"spans of queries({device.type})"
-    return f"sdpa({_chosen(device)[1]})"
+    major, minor = torch.cuda.get_device_capability(device)
+    first, why = _cuda_order(device)[0].name.lower(), f"compute capability {major}.{minor}"
+    for name in NEWER.get(major, ()):
+        if not _lacking(name):
+            return f"sdpa({name} first, {why})"
+        why += f"; no {name}: {_lacking(name)}"
+    return f"sdpa({first} first, {why})"
 
 
 def _whole(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None) -> Tensor:
@@ -165,24 +171,23 @@ def _varlen(
 
 @torch.compiler.assume_constant_result
 def _cuda_order(device: torch.device) -> list[SDPBackend]:
-    return _chosen(device)[0]
-
-
-@cache
-def _chosen(device: torch.device) -> tuple[list[SDPBackend], str]:
     """FlashAttention-3 or -4 first, where their package takes the place of torch's own, which is 2.
 
     Else cuDNN on Hopper, where it is the faster at head_dim 64; flash elsewhere. SDPA goes on to
     the next for what one does not take: fp32, masks. varlen_attn has the newer one as well.
     """
-    major, minor = torch.cuda.get_device_capability(device)
-    order, why = KERNELS[major != 9 :], f"first, compute capability {major}.{minor}"
-    for name in NEWER.get(major, ()):
-        try:
-            from torch.nn.attention import activate_flash_attention_impl  # torch 2.11
+    major = torch.cuda.get_device_capability(device)[0]
+    order, newer = KERNELS[major != 9 :], any(not _lacking(name) for name in NEWER.get(major, ()))
+    return sorted(order, key=SDPBackend.FLASH_ATTENTION.__ne__) if newer else order
 
-            activate_flash_attention_impl(name)
-            return sorted(order, key=SDPBackend.FLASH_ATTENTION.__ne__), f"{name} {why}"
-        except (ImportError, RuntimeError, ValueError) as error:
-            why += f"; no {name}: {error}"
-    return order, f"{order[0].name.lower()} {why}"
+
+@cache
+def _lacking(name: str) -> str:
+    """Why torch's flash kernel cannot be this one; else it is from here on, and nothing lacks."""
+    try:
+        from torch.nn.attention import activate_flash_attention_impl  # torch 2.11
+
+        activate_flash_attention_impl(name)
+    except (ImportError, RuntimeError, ValueError) as error:
+        return str(error)
+    return ""

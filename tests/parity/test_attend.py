@@ -106,9 +106,9 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     monkeypatch.setattr(
         torch.nn.attention, "activate_flash_attention_impl", activate, raising=False
     )
-    torch_attend._chosen.cache_clear()
+    torch_attend._lacking.cache_clear()
     yield found
-    torch_attend._chosen.cache_clear()
+    torch_attend._lacking.cache_clear()
 
 
 NO_FA3, NO_FA4 = (

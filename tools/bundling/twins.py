@@ -31,14 +31,24 @@ from core.artifact.table import DTYPES, FIRST_VERSION, Row, dump, version_of
 from core.data.byte_tokenizer import ByteTokenizer
 from core.data.case import CONTROLS
 from core.data.lossy import folded_letters
-from core.data.pieces import Ids, Piece
-from core.data.shards import TokenStream, check_tokens
+from core.data.pieces import Ids, Piece, Tokenizer
+from core.data.shards import (
+    HEADER_BYTES,
+    MAGIC,
+    VERSION,
+    TokenStream,
+    check_tokens,
+    sidecar_files,
+    split_files,
+)
 from core.data.token_bytes import MARKER, ByteTable
 from core.data.tokenizer import pieces_of
+from core.data.unfinished import MANIFEST
 from core.score.bpb import Scored
 from core.score.scorers import Ranks
 from core.score.scoring import NatsOf, Validation, bytes_of, open_tally
 from core.score.windows import Window, fill
+from core.train.events import log_line
 from core.train.keeper import Snapshot
 from core.train.recipe import Recipe, as_plain
 
@@ -47,8 +57,15 @@ ALWAYS: Twins = {
     ("core.train.recipe", "to_json"): "to_json",
     ("core.train.keeper", "Keeper"): "Keeper",
     ("core.train.keeper", "Lead"): "Lead",
+    ("core.train.run_folder", "RunFolder"): "RunFolder",
     ("core.artifact.ledger", "ledger"): "ledger",
     ("backend_torch.distributed", "_started_anew"): "started_once",
+    ("backend_torch.attend", "attention_choice"): "attention_choice",
+    ("backend_mlx.attend", "attention_choice"): "attention_choice",
+    ("core.data.shards", "open_shard"): "open_shard",
+    ("core.data.export", "read_manifest"): "read_manifest",
+    ("core.data.export", "check_manifest"): "check_manifest",
+    ("core.data.export", "check_files"): "check_files",
 }
 NEAREST: Twins = {("core.artifact.container", "weights_in"): "weights_in"}
 SOLVED: Twins = {("core.artifact.container", "weights_in"): "solved_in"}
@@ -130,9 +147,66 @@ class Lead:
         pass
 
 
+class RunFolder:
+    """A run's files, in a folder of their own."""
+
+    def __init__(self, root: str, run_id: str) -> None:
+        self.path = Path(root) / run_id
+
+    def create(self, recipe: Recipe) -> None:
+        self.path.mkdir(parents=True)
+        (self.path / "recipe.json").write_text(to_json(recipe))
+
+    def save_model(self, data: bytes) -> None:
+        (self.path / "model.bin").write_bytes(data)
+
+    def log(self, kind: str, **fields: Any) -> None:
+        """One event: all of it to log.jsonl, and its line to log.txt when it is due."""
+        line = log_line(kind, fields)
+        for name, text in (("log.jsonl", json.dumps({"event": kind, **fields})), ("log.txt", line)):
+            if text is not None:
+                with (self.path / name).open("a") as file:
+                    file.write(text + "\n")
+
+
 def started_once() -> dict[str, Any]:
     """A bundle goes on with nothing: where a launcher starts it again, its folder is taken."""
     return {}
+
+
+def attention_choice(device: object) -> str:
+    """Where it is done; which kernel it is, `golf doctor` says."""
+    return str(device)
+
+
+def open_shard(path: Path) -> np.memmap[Any, np.dtype[np.uint16]]:
+    """The tokens of one shard; ValueError where its header or its size is another."""
+    header, count = np.fromfile(path, "<i4", 3), (path.stat().st_size - HEADER_BYTES) / 2
+    if header.tolist() != [MAGIC, VERSION, count]:
+        raise ValueError("no whole shard")
+    return np.memmap(path, "<u2", "r", offset=HEADER_BYTES, shape=(int(count),))
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What lies beside the shards, or none."""
+    path = folder / MANIFEST
+    return json.loads(path.read_bytes()) if path.is_file() else None
+
+
+def check_manifest(manifest: dict[str, Any], tokenizer: Tokenizer) -> None:
+    """Raise ValueError unless the shards were made with this very tokenizer."""
+    made_with = manifest["tokenizer"]
+    if (made_with["sha256"], made_with.get("transform")) != (tokenizer.sha256, tokenizer.transform):
+        raise ValueError("the shards are of another tokenizer")
+
+
+def check_files(manifest: dict[str, Any], folder: Path) -> None:
+    """Raise ValueError unless the split's files are those of the manifest, byte for byte."""
+    paths = [*split_files(folder, "val"), *sidecar_files(folder)]
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    files = manifest["files"].items()
+    if found != {name: sha for name, sha in files if name.startswith("fineweb_val_")}:
+        raise ValueError("the validation split is not that of its manifest")
 
 
 KINDS = {"int8": "<i1", "int16": "<i2", "fp16": "<f2"}
