@@ -226,12 +226,13 @@ def train(
 ) -> Finished | None:
     """Train, score, pack and score again; None on every rank but the first."""
     group, clock = open_group(recipe.deterministic), BudgetClock(now)
-    corpus = open_corpus(recipe)
+    lead = Lead(group, keeper)
+    corpus = lead.together(partial(open_corpus, recipe))
     keeper.hold_to(data_identity(recipe.data))
     trainer, feeder = Trainer(recipe, group), Feeder(corpus.train, recipe, group)
     main, schedule, state = group.rank == 0, recipe.schedule, trainer.state
     events, keeper = (events, keeper) if main else (silent, keeper.silent())
-    lead, on_the_way = Lead(group, keeper), corpus.validation.chunked()
+    on_the_way = corpus.validation.chunked()
     log_start(events, recipe, corpus, "torch", group, attention_choice(group.device))
     passes_s = warm_up(trainer, feeder, clock)
     log_warmup(events, recipe, passes_s)

@@ -35,9 +35,11 @@ WEIGHTS = 2e-5  # relative, after six steps
 STATE = 1e-4  # momentum and row squares too: as far apart as the gradients of other weights
 
 PYTHON = sys.executable
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORT = 32_400 + 20 * WORKER  # rings of tests side by side must not meet
 LAUNCHERS = {
     "torch": f"{PYTHON} -m torch.distributed.run --standalone --nproc_per_node",
-    "mlx": f"{Path(PYTHON).with_name('mlx.launch')} --backend ring -n",
+    "mlx": f"{Path(PYTHON).with_name('mlx.launch')} --backend ring --starting-port {PORT} -n",
 }
 BEFORE_SCRIPT = {"torch": [], "mlx": ["--", PYTHON]}
 

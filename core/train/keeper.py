@@ -106,6 +106,17 @@ class Lead:
         """Whether this is the rank that writes."""
         return not self._group.rank
 
+    def together(self, work: Callable[[], Made]) -> Made:
+        """work() of every rank: where it fails on one, the others do not wait for it for ever."""
+        try:
+            made = work()
+        except Exception:
+            self._group.max(FAILED)
+            raise
+        if self._group.max(0.0) == (FAILED,):
+            raise ValueError("another rank failed; it says why")
+        return made
+
     def alone(self, work: Callable[[Ask], Made]) -> Made | None:
         """work(ask) on the first rank; the others answer each `ask` until it is done: None there.
 

@@ -134,6 +134,9 @@ class Lead:
         self._group = group
         self.first = not group.rank
 
+    def together(self, work: Callable[[], Any]) -> Any:
+        return work()
+
     def alone(self, work: Callable[[None], Any]) -> Any:
         made = work(None) if self.first else None
         self._group.max(0.0)
