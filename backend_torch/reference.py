@@ -1,18 +1,22 @@
 """The step in the reference scripts' form, for benchmarks alone: what it costs not to batch.
 
 Newton-Schulz one matrix at a time, Adam and the average one tensor at a time, the optimizer not
-compiled, and the host reads the loss of every step. The model is the project's, compiled as the
-recipe says. Written out here, so that a faster step elsewhere leaves the yardstick as long as it
-was.
+compiled, attention by the framework's one function, and the host reads the loss of every step. The
+model is else the project's, compiled as the recipe says. Written out here, so that a faster step
+elsewhere leaves the yardstick as long as it was.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from backend_torch import block
 from backend_torch.distributed import Solo
 from backend_torch.feeder import MicroBatch
 from backend_torch.model import GPT
@@ -118,10 +122,11 @@ class ReferenceTrainer:
         tokens = self._sizes[now.stage.batch_phase].train_batch_tokens
         self.model.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.group.device)
-        for batch in batches:
-            nats = self._nats_of(batch, now.stage.phase).sum(-1).sum() / tokens
-            nats.backward()
-            total += nats.detach()
+        with plain_attention():
+            for batch in batches:
+                nats = self._nats_of(batch, now.stage.phase).sum(-1).sum() / tokens
+                nats.backward()
+                total += nats.detach()
         grads = {n: _grad(weight) for n, weight in parameters(self.model).items()}
         self.optimizer.update(self.state, grads, now)
         return float(total)
@@ -130,6 +135,26 @@ class ReferenceTrainer:
         """Of each target, (B, T)."""
         x, y, cu_seqlens = batch
         return self.model.token_nats(x, y, phase, self.recipe.optim.z_loss, cu_seqlens=cu_seqlens)
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Blocks attend by one call of the framework's function, as the reference scripts do."""
+    own, block.attend = block.attend, attend
+    try:
+        yield
+    finally:
+        block.attend = own
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None = None) -> Tensor:
+    """As backend_torch.attend.attend."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    mask, shared = None if sees is None else sees[:, None], k.shape[1] != q.shape[1]
+    y = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=shared
+    )
+    return y.transpose(1, 2)
 
 
 def clipped(grads: Arrays, most: float) -> Arrays:
