@@ -84,7 +84,7 @@ BREAKS = {
     ),
     "keys that are not normalised, on both sides": Break(
         both("block"),
-        "k = rotate(rms_norm(k, spec.norm_eps), given.cos, given.sin)",
+        "k = rotate(rms_norm(k, self.spec.norm_eps), given.cos, given.sin)",
         "k = rotate(k, given.cos, given.sin)",
         ALIKE,
     ),
