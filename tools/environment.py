@@ -8,7 +8,8 @@ What else is read there says where and not what: MATCHED_FINEWEB_REPO_ID and
 MATCHED_FINEWEB_REMOTE_ROOT_PREFIX are where `golf data get` fetches from; GOLF_DEVICE=cpu keeps an
 engine on the CPU; RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, TORCHELASTIC_RESTART_COUNT,
 MLX_RANK and MLX_HOSTFILE are a launcher's; OMP_WAIT_POLICY is set where it is not, and so are
-TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR for what `golf rehearse` starts. HF_ENDPOINT,
+CUBLAS_WORKSPACE_CONFIG for `deterministic=true`, and TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR
+for what `golf rehearse` starts. HF_ENDPOINT,
 HF_HUB_OFFLINE, HF_TOKEN and LD_PRELOAD are reported by `golf doctor`. A bundle, which has no
 command line, takes DATA_PATH, TOKENIZER_PATH, SEED and RUN_ID.
 """
