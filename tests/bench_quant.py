@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -47,6 +48,7 @@ SDCLIP = Quant(
 )
 SCALES = (0.7, 1.0, 1.5, 2.2)
 TILT = 2.0**0.5  # between two k that are tried
+TRIES = 24  # of step scales
 NEAR_BITS = 0.002  # a weight: at a slope of 6 dB a bit, 0.3 % of KL
 FIRST, FIELD = "SDClip", "SDClip, brotli"
 RULES: dict[str, dict[str, Any]] = {  # beside the k that are tuned for SDClip, and for columns
@@ -159,14 +161,20 @@ def _tilted(quant: Quant, name: str, factor: float) -> Quant:
 
 
 def at_bits(subject: Subject, quant: Quant, wanted: float) -> tuple[Quant, Weights]:
-    """With the step scale that takes so many bits a weight; steps of twice the size save one."""
-    for _ in range(32):
-        artifact, found = subject.solved(quant)
+    """With the step scale that takes so many bits a weight, or the nearest of TRIES.
+
+    Steps of twice the size save about one; of a small model bits move in jumps.
+    """
+    nearest, found = math.inf, (quant, subject.weights)
+    for _ in range(TRIES):
+        artifact, weights = subject.solved(quant)
         miss = subject.bits(artifact, "rans") - wanted
-        if abs(miss) < NEAR_BITS:
-            return quant, found
+        if abs(miss) < nearest:
+            nearest, found = abs(miss), (quant, weights)
+        if nearest < NEAR_BITS:
+            break
         quant = replace(quant, step_scale=quant.step_scale * 2.0**miss)
-    raise ValueError(f"{miss + wanted:.4f} bits a weight after 32 steps, {wanted:.4f} are wanted")
+    return found
 
 
 def points(subject: Subject, quant: Quant) -> list[Point]:
