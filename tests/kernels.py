@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backend_torch.kernels.entropy import capped_nats, capped_nats_
+from backend_torch.kernels.entropy import capped_nats
 from backend_torch.kernels.squared import squared
 from backend_torch.kernels.turned import turned
 from backend_torch.ops import cross_entropy, leaky_relu2, relu2, rms_norm, rotate, softcap
@@ -69,11 +69,6 @@ def test_capped_nats(
         return cross_entropy(softcap(z, kind, cap), targets, z_loss)
 
     assert_same(lambda z: capped_nats(z, targets, kind, cap, z_loss), twin, [logits], weight)
-    nats, grad = both_ways(twin, [logits.float()], torch.full_like(weight, 0.25))
-    place = logits.clone().flatten(0, 1)
-    found = capped_nats_(place, targets.flatten(), kind, cap, z_loss, 0.25)
-    assert (found - nats.flatten()).abs().max() <= 2e-5
-    assert (place.float() - grad.flatten(0, 1)).norm() <= SAME[dtype] * grad.norm()
 
 
 @each_dtype

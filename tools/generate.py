@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,10 @@ from core.artifact.container import Artifact, weights
 from core.data.pieces import Tokenizer
 from core.data.tokenizer import open_tokenizer
 from core.score.scoring import require_vocabulary
+from core.train.calibration import NextLogits, drawn
 from tools.artifact import open_artifact
 from tools.backends import add_backend, choose, load
 from tools.say import UsageError
-
-NextLogits = Callable[[NDArray[np.int32]], NDArray[np.float32]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +93,4 @@ def sample(logits: NDArray[np.float32], temperature: float, draw: float) -> int:
     """The token whose share of the probability line holds `draw`, in [0, 1)."""
     if temperature <= 0:
         return int(logits.argmax())
-    scaled = logits.astype(np.float64) / temperature
-    line = np.cumsum(np.exp(scaled - scaled.max()))
-    return int(np.searchsorted(line, draw * line[-1], side="right"))
+    return int(drawn(logits.astype(np.float64) / temperature, np.array(draw)))

@@ -1,4 +1,4 @@
-"""Softcap and cross-entropy of a row of logits by one kernel, its gradient in their place."""
+"""Softcap and cross-entropy of a row of logits by one kernel, which makes the gradient too."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ KINDS: dict[str, int] = {"none": 0, "tanh": 1, "poly5": 2}
 
 
 @triton.jit
-def _row(
-    logits, grads, targets, nats, vocab, cap, z_loss, share, KIND: tl.constexpr, B: tl.constexpr
-):
-    """One row: nats of its target, and share times their gradient; grads may be logits."""
+def _row(logits, grads, targets, nats, vocab, cap, z_loss, KIND: tl.constexpr, B: tl.constexpr):
+    """One row: nats of its target, and their gradient."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, B)
     inside = at < vocab
@@ -37,7 +35,7 @@ def _row(
     hit = at == tl.load(targets + row)
     tl.store(nats + row, log_sum - tl.sum(tl.where(hit, z, 0.0), 0) + z_loss * log_sum * log_sum)
     grad = shares / total * (1.0 + 2.0 * z_loss * log_sum) - tl.where(hit, 1.0, 0.0)
-    grad = (share * slope * grad).to(grads.dtype.element_ty)
+    grad = (slope * grad).to(grads.dtype.element_ty)
     tl.store(grads + row * vocab + at, grad, mask=inside)
 
 
@@ -48,12 +46,11 @@ def _launch(
     kind: str,
     cap: float,
     z_loss: float,
-    share: float,
 ) -> Tensor:
     rows, vocab = logits.shape
     nats = torch.empty(rows, dtype=torch.float32, device=logits.device)
     width = triton.next_power_of_2(vocab)
-    given = (logits, grads, targets, nats, vocab, cap, z_loss, share)
+    given = (logits, grads, targets, nats, vocab, cap, z_loss)
     warps = min(16, max(4, width // 1024))
     _row[(rows,)](*given, KIND=KINDS[kind if cap else "none"], B=width, num_warps=warps)
     return nats
@@ -64,7 +61,7 @@ def _capped_nats(
     logits: Tensor, targets: Tensor, kind: str, cap: float, z_loss: float
 ) -> tuple[Tensor, Tensor]:
     grads = torch.empty_like(logits)
-    return _launch(logits, grads, targets, kind, cap, z_loss, 1.0), grads
+    return _launch(logits, grads, targets, kind, cap, z_loss), grads
 
 
 @_capped_nats.register_fake
@@ -85,24 +82,6 @@ def _back(ctx, nats, _):
 
 
 _capped_nats.register_autograd(_back, setup_context=_keep)
-
-
-@torch.library.custom_op("golf::capped_nats_", mutates_args=("logits",))
-def capped_nats_(
-    logits: Tensor, targets: Tensor, kind: str, cap: float, z_loss: float, share: float
-) -> Tensor:
-    """Nats of each target, fp32 (N,), share times their gradient in the place of the logits.
-
-    logits: (N, V), before the cap, contiguous; targets: (N,) integers. For no autograd.
-    """
-    return _launch(logits, logits, targets, kind, cap, z_loss, share)
-
-
-@capped_nats_.register_fake
-def _(
-    logits: Tensor, targets: Tensor, kind: str, cap: float, z_loss: float, share: float
-) -> Tensor:
-    return logits.new_empty(len(logits), dtype=torch.float32)
 
 
 def capped_nats(

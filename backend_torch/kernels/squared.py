@@ -98,7 +98,10 @@ class _Squared(torch.autograd.Function):
 
 
 def squared(x: Tensor, fc: Tensor, proj: Tensor, slope: float) -> Tensor:
-    """ops.squared: x (..., in); fc: (hidden, in), proj: (out, hidden), fp32; out in x's dtype."""
+    """proj of ops.leaky_relu2 of fc of x, out in x's dtype.
+
+    x: (..., in); fc: (hidden, in), proj: (out, hidden), fp32.
+    """
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     y = _Squared.apply(rows, fc.to(x.dtype), proj.to(x.dtype), slope)
     return y.view(*x.shape[:-1], len(proj))

@@ -102,7 +102,10 @@ _turned.register_autograd(_back, setup_context=_keep)
 
 
 def turned(x: Tensor, gain: Tensor | None, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
-    """ops.turned: x (B, T, H, D) in any float; gain (H,) fp32 or none; cos, sin: (T, R/2) fp32."""
+    """ops.rms_norm, ops.rotate, and the gain of each head, or none.
+
+    x: (B, T, H, D) in any float; gain: (H,) fp32; cos, sin: (T, R/2) fp32.
+    """
     gain = torch.ones(x.shape[2], device=x.device) if gain is None else gain
     return _turned(x.contiguous(), gain, cos.contiguous(), sin.contiguous(), eps)
 

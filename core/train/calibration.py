@@ -56,8 +56,6 @@ def first_rows(batches: Iterable[Any], seq_len: int, world_size: int) -> Iterato
     """The first rows (B, T) of a rank: FISHER_TOKENS of all ranks, a few rows at a time."""
     rows, few = -(-FISHER_TOKENS // (seq_len * world_size)), max(AT_ONCE_TOKENS // seq_len, 1)
     for batch in batches:
-        if rows <= 0:
-            return
         for at in range(0, min(len(batch), rows), few):
             yield batch[at : min(at + few, rows)]
         rows -= min(len(batch), rows)
@@ -69,7 +67,7 @@ def drawer(seed: int, rank: int) -> Draw:
 
     def draw(log_probs: NDArray[np.float32]) -> Rows:
         stream = stream_of(f"fisher/{rank}/{next(times)}")
-        return _drawn(log_probs, uniform(seed, stream, log_probs.shape[:-1]))
+        return drawn(log_probs, uniform(seed, stream, log_probs.shape[:-1]))
 
     return draw
 
@@ -96,17 +94,18 @@ def written(next_logits: NextLogits, rows: range, seq_len: int, seed: int) -> It
         where = np.stack([uniform(seed, stream, (seq_len,)) for stream in streams])
         held = np.full(where.shape, BOS, np.int32)
         for place in range(1, seq_len):
-            held[:, place] = _drawn(next_logits(held[:, :place]), where[:, place])
+            held[:, place] = drawn(next_logits(held[:, :place]), where[:, place])
         yield held
 
 
-def _drawn(logits: NDArray[np.float32], where: NDArray[np.float64]) -> Rows:
+def drawn(logits: NDArray[Any], where: NDArray[np.float64]) -> Rows:
     """Logits (..., V) to tokens: whose share of the probability line holds `where`, in [0, 1)."""
     likely = np.exp(logits - logits.max(-1, keepdims=True), dtype=np.float64)
     up_to = np.cumsum(likely, axis=-1)
     wanted = (where * up_to[..., -1])[..., None]
-    drawn: Rows = np.sum(up_to < wanted, axis=-1, dtype=np.int32)
-    return drawn
+    below = np.sum(up_to <= wanted, axis=-1, dtype=np.int32)
+    found: Rows = np.minimum(below, logits.shape[-1] - 1)
+    return found
 
 
 def token_counts(stream: TokenStream, vocab_size: int) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from core.train.events import log_line
 from core.train.recipe import Recipe, from_json, to_json
 
 UNTRAINED = {  # what changes no number of training, by section
-    "": ("name", "compile", "deterministic", "score"),
+    "": ("name", "compile", "deterministic", "kernels", "score"),
     "data": ("path", "tokenizer", "micro_batch"),
     "schedule": ("log_every_steps",),
 }
