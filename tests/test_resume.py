@@ -177,9 +177,12 @@ def test_checkpoints_come_when_they_are_due(text: Text, tmp_path: Path, name: st
 
 
 def test_a_keeper_by_the_clock() -> None:
-    times = iter([0.0, 4.0, 5.0])
-    keeper = Keeper(None, lambda: next(times), every_s=5.0)
+    """Also that of a rank that does not write: else all would save behind every step."""
+    times = iter([0.0, 4.0, 5.0, 5.5, 6.0, 10.5])
+    keeper = Keeper(None, lambda: next(times), every_s=5.0).silent()
     assert [keeper.due(1), keeper.due(2)] == [False, True]
+    assert not keeper.save(dict)
+    assert [keeper.due(3), keeper.due(4)] == [False, True]
 
 
 @each_engine

@@ -74,11 +74,11 @@ class Keeper:
         Whether there is a place to keep it.
         """
         held = snapshot()  # of all ranks, whether they write or not: each may have a part of it
+        self._saved_at = self._now()
         if self._folder is None:
             return False
         arrays = {key: np.asarray(value) for key, value in held.items()}
         self._folder.save_state(arrays, self._data)
-        self._saved_at = self._now()
         return True
 
     def save_weights(self, weights: Weights) -> None:
