@@ -9,7 +9,7 @@ import mlx.core as mx
 from mlx.core import array
 
 from core.arch.spec import BOS
-from core.train.recipe import Precision
+from core.train.recipe import Precision, Recipe
 
 
 def attend(q: array, k: array, v: array, sees: array | None = None) -> array:
@@ -92,8 +92,8 @@ def last_sees(sees: array | None, x: array, last: int) -> array:
     return (place[None, :] <= place[-last:, None])[None]
 
 
-def attention_choice(device: mx.Device) -> str:
-    """The kernel order that `attend` asks for on this device, and why."""
+def attention_choice(device: mx.Device, recipe: Recipe | None = None) -> str:
+    """The kernel order that attention asks for on this device, and why; of this recipe's blocks."""
     how = "one kernel" if mx.cuda.is_available() else "spans of queries"
     return f"{how}({device.type.name})"
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.arch.spec import BOS
-from core.train.recipe import Precision
+from core.train.recipe import Precision, Recipe
 
 NEWER = {9: ("FA3", "FA4"), 10: ("FA4",)}  # by compute capability: flash kernels of other packages
 
@@ -22,8 +22,8 @@ try:
 except ImportError:  # torch 2.9
     varlen = None  # type: ignore[assignment]
 KERNELS = [
-    SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
+    SDPBackend.CUDNN_ATTENTION,
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
@@ -112,17 +112,26 @@ def last_sees(sees: Tensor | None, x: Tensor, last: int) -> Tensor:
     return (place[None, :] <= place[-last:, None])[None]
 
 
-def attention_choice(device: torch.device) -> str:
-    """The kernel order that `attend` asks for on this device, and why."""
+def attention_choice(device: torch.device, recipe: Recipe | None = None) -> str:
+    """The kernel order that attention asks for on this device, and why; of this recipe's blocks."""
     if device.type != "cuda":
         return f"spans of queries({device.type})"
+    verb = "sdpa" if recipe is None else _verb(device, recipe)
     major, minor = torch.cuda.get_device_capability(device)
     first, why = _cuda_order(device)[0].name.lower(), f"compute capability {major}.{minor}"
     for name in NEWER.get(major, ()):
         if not _lacking(name):
-            return f"sdpa({name} first, {why})"
+            return f"{verb}({name} first, {why})"
         why += f"; no {name}: {_lacking(name)}"
-    return f"sdpa({first} first, {why})"
+    why += "; deterministic" if torch.are_deterministic_algorithms_enabled() else ""
+    return f"{verb}({first} first, {why})"
+
+
+def _verb(device: torch.device, recipe: Recipe) -> str:
+    """What attends in training; sdpa where scoring takes rows whole beside it."""
+    if recipe.arch.doc_mask and packs(device, recipe.precision):
+        return "varlen_attn in training, else sdpa"
+    return "sdpa"
 
 
 def _whole(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None) -> Tensor:
@@ -173,12 +182,14 @@ def _varlen(
 def _cuda_order(device: torch.device) -> list[SDPBackend]:
     """FlashAttention-3 or -4 first, where their package takes the place of torch's own, which is 2.
 
-    Else cuDNN on Hopper, where it is the faster at head_dim 64; flash elsewhere. SDPA goes on to
-    the next for what one does not take: fp32, masks. varlen_attn has the newer one as well.
+    Else cuDNN on Hopper, where it is the faster at head_dim 64, if order need not be kept; flash
+    elsewhere. SDPA goes on to the next for what one does not take: fp32, masks, of which cuDNN
+    alone takes those of shared keys. varlen_attn has the newer one as well.
     """
     major = torch.cuda.get_device_capability(device)[0]
-    order, newer = KERNELS[major != 9 :], any(not _lacking(name) for name in NEWER.get(major, ()))
-    return sorted(order, key=SDPBackend.FLASH_ATTENTION.__ne__) if newer else order
+    newer = any(not _lacking(name) for name in NEWER.get(major, ()))
+    cudnn = major == 9 and not newer and not torch.are_deterministic_algorithms_enabled()
+    return sorted(KERNELS, key=KERNELS[cudnn].__ne__)
 
 
 @cache
@@ -188,6 +199,6 @@ def _lacking(name: str) -> str:
         from torch.nn.attention import activate_flash_attention_impl  # torch 2.11
 
         activate_flash_attention_impl(name)
-    except (ImportError, RuntimeError, ValueError) as error:
-        return str(error)
+    except Exception as error:  # a stranger's package: whatever ails it, torch's own is there
+        return str(error) or type(error).__name__
     return ""

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend
 import backend_torch.attend as torch_attend
 from core.arch.noise import normal
 from core.arch.spec import BOS
+from core.train.recipes import named
 from tests.parity.engines import ENGINES, engine, relative, to_numpy
 
 SAME = 2e-6  # relative: fp32 against float64
@@ -145,7 +146,27 @@ def test_the_newest_kernel_that_is_there_comes_first(
     order = torch_attend._cuda_order(DEVICE)
     assert torch_attend.attention_choice(DEVICE) == f"sdpa({choice})"
     assert order[: len(first)] == first and order[-1] == SDPBackend.MATH
-    assert len(order) == len(set(order)) == (4 if capability[0] == 9 else 3)
+    assert len(order) == len(set(order)) == 4  # masks of shared keys: cuDNN's, or all T x T scores
+
+
+def test_order_that_must_be_kept_is_not_cudnns(
+    monkeypatch: pytest.MonkeyPatch, packages: set[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert torch_attend._cuda_order(DEVICE)[0] == FLASH
+    told = torch_attend.attention_choice(DEVICE)
+    assert told.startswith("sdpa(flash_attention first") and told.endswith("; deterministic)")
+
+
+def test_documents_apart_are_attended_to_by_another_verb(
+    monkeypatch: pytest.MonkeyPatch, packages: set[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch_attend, "TAKES", frozenset({"window_size"}))
+    for name, verb in (("r1061", "varlen_attn in training, else sdpa("), ("r1081", "sdpa(")):
+        told = torch_attend.attention_choice(DEVICE, named(name))
+        assert told.startswith(f"{verb}cudnn_attention first"), told
 
 
 def test_an_older_torch_says_why(monkeypatch: pytest.MonkeyPatch, packages: set[str]) -> None:
