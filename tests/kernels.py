@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from backend_torch.kernels import spans
 from backend_torch.kernels.entropy import capped_nats
 from backend_torch.kernels.squared import squared
 from backend_torch.kernels.turned import turned
@@ -71,6 +72,56 @@ def test_capped_nats(
     assert_same(lambda z: capped_nats(z, targets, kind, cap, z_loss), twin, [logits], weight)
 
 
+@pytest.mark.parametrize(("kind", "cap"), [("tanh", 30.0), ("poly5", 3.0), ("tanh", 0.0)])
+def test_what_is_no_number_stays_none(kind: Any, cap: float) -> None:
+    """A cap holds back what is large, not what is broken: a run must see it."""
+    logits, targets = drawn(1, 3, 50), torch.zeros(3, dtype=torch.int64, device=DEVICE)
+    logits[1, 7] = torch.nan
+    nats = capped_nats(logits, targets, kind, cap)
+    assert torch.isnan(nats).tolist() == [False, True, False]
+
+
+@each_dtype
+@pytest.mark.parametrize(("kind", "cap"), [("tanh", 30.0), ("poly5", 3.0)])
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+def test_summed_nats(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, kind: Any, cap: float, z_loss: float
+) -> None:
+    """21 rows in spans of 8, the last of them shorter."""
+    monkeypatch.setattr(spans, "SPAN_LOGITS", 8 * 50)
+    leaves = [drawn(1, 3, 7, 16).to(dtype), drawn(2, 50, 16).to(dtype)]
+    targets = (torch.arange(21, device=DEVICE) * 37 % 50).view(3, 7)
+
+    def twin(x: Tensor, head: Tensor) -> Tensor:
+        return cross_entropy(softcap(F.linear(x, head), kind, cap), targets, z_loss).sum()
+
+    def kernel(x: Tensor, head: Tensor) -> Tensor:
+        return spans.summed_nats(x, head, targets, kind, cap, z_loss)
+
+    assert_same(kernel, twin, leaves, torch.tensor(0.25, device=DEVICE))
+
+
+if DEVICE.type == "cuda":  # it would take the interpreter hours
+
+    def test_rows_of_a_record() -> None:
+        """A vocabulary of 8,192, and more numbers than 31 bits count."""
+        logits = drawn(1, 1024, 8192).bfloat16().repeat(300, 1)
+        targets = torch.arange(len(logits), device=DEVICE) * 37 % 8192
+        nats = capped_nats(logits, targets, "tanh", 30.0)
+        last = softcap(logits[-64:][None], "tanh", 30.0)
+        assert (nats[-64:] - cross_entropy(last, targets[-64:][None])[0]).abs().max() <= 1e-3
+
+    def test_an_mlp_of_a_record() -> None:
+        """A micro-batch of 98,304 tokens; what the interpreter's tests leave out is tiles."""
+        leaves = [drawn(7, 98_304, 512), drawn(8, 2048, 512, scale=0.05)]
+        leaves = [leaf.bfloat16() for leaf in (*leaves, drawn(9, 512, 2048, scale=0.05))]
+
+        def twin(x: Tensor, fc: Tensor, proj: Tensor) -> Tensor:
+            return F.linear(leaky_relu2(F.linear(x, fc), 0.5), proj)
+
+        assert_same(lambda *held: squared(*held, 0.5), twin, leaves, drawn(10, 98_304, 512))
+
+
 @each_dtype
 @pytest.mark.parametrize("gained", [True, False])
 @pytest.mark.parametrize(
@@ -112,7 +163,9 @@ def test_squared(dtype: torch.dtype, slope: float, sizes: tuple[int, int, int, i
     )
 
 
-@pytest.mark.parametrize("case", ["baseline", "leaky_relu2", "ternary"])
+@pytest.mark.parametrize(
+    "case", ["baseline", "leaky_relu2", "ternary", "untied", "factored", "head_bias"]
+)
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_model_with_kernels_is_the_model(case: str, compiled: bool) -> None:
     """Loss and every gradient in fp32; in one graph, where it is compiled."""

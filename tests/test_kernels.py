@@ -36,6 +36,8 @@ def test_the_engine_needs_no_triton() -> None:
 
 
 def test_kernels_on_want_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="CUDA runs them, and there is none"):
+        Run("torch", replace(recipe_of("baseline"), kernels="on"))
     monkeypatch.setattr("backend_torch.kernels.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="Triton is not installed"):
         Run("torch", replace(recipe_of("baseline"), kernels="on"))

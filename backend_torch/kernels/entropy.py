@@ -24,7 +24,8 @@ def _row(logits, grads, targets, nats, vocab, cap, z_loss, KIND: tl.constexpr, B
         bent = 2.0 * tl.sigmoid(2.0 * z / cap) - 1.0  # tanh
         z, slope = cap * bent, 1.0 - bent * bent
     if KIND == 2:
-        u = tl.minimum(tl.maximum(z * (8.0 / (15.0 * cap)), -1.0), 1.0)
+        u = z * (8.0 / (15.0 * cap))
+        u = tl.where(u > 1.0, 1.0, tl.where(u < -1.0, -1.0, u))  # a NaN stays one
         square = u * u
         z = (cap / 8.0) * u * (15.0 + square * (3.0 * square - 10.0))
         slope = (1.0 - square) * (1.0 - square)
@@ -39,7 +40,7 @@ def _row(logits, grads, targets, nats, vocab, cap, z_loss, KIND: tl.constexpr, B
     tl.store(grads + row * vocab + at, grad, mask=inside)
 
 
-def _launch(
+def launch(
     logits: Tensor,
     grads: Tensor,
     targets: Tensor,
@@ -61,7 +62,7 @@ def _capped_nats(
     logits: Tensor, targets: Tensor, kind: str, cap: float, z_loss: float
 ) -> tuple[Tensor, Tensor]:
     grads = torch.empty_like(logits)
-    return _launch(logits, grads, targets, kind, cap, z_loss), grads
+    return launch(logits, grads, targets, kind, cap, z_loss), grads
 
 
 @_capped_nats.register_fake

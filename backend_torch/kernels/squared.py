@@ -19,7 +19,7 @@ def _product(
 
     a: (m, k), first and out: (m, n), contiguous; b: (k, n) by its strides.
     """
-    row = tl.program_id(0) * M + tl.arange(0, M)
+    row = tl.program_id(0).to(tl.int64) * M + tl.arange(0, M)
     column = tl.program_id(1) * N + tl.arange(0, N)
     total = tl.zeros((M, N), tl.float32)
     for begin in range(0, k, K):
