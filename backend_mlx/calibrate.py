@@ -39,7 +39,7 @@ def moments(model: GPT, batches: Iterable[array], leaves: Iterable[str], group: 
     tokens = 0
     try:
         for batch in batches:
-            mx.eval(model(batch), [tap.moments for tap in taps.values()])
+            mx.eval(model.logits(batch), [tap.moments for tap in taps.values()])
             tokens += batch.size
     finally:
         for leaf, tap in taps.items():
@@ -95,7 +95,7 @@ def _squares(model: GPT, batch: array, taps: dict[str, Shift], draw: Draw) -> di
     """Squared gradients of one batch, summed over its tokens; a mean over visits."""
     for tap in taps.values():
         tap.shifts, tap.visits = [], 0
-    logits = model(batch).astype(mx.float32)
+    logits = model.logits(batch).astype(mx.float32)
     log_probs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
     drawn = mx.array(draw(np.array(log_probs)))
 

@@ -16,7 +16,7 @@ LEAST_SCALE = 1e-12
 
 
 def project(x: array, weight: array) -> array:
-    """x W^T in x's dtype. x: (..., in); weight: (out, in) fp32."""
+    """x W^T in x's dtype. x: (..., in); weight: (out, in) fp32, or bf16 where products are."""
     return x @ weight.astype(x.dtype).T
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from typing import SupportsFloat
 
 import mlx.core as mx
 import numpy as np
@@ -18,11 +19,11 @@ from backend_mlx.distributed import Solo, open_group
 from backend_mlx.evaluate import Evaluator
 from backend_mlx.feeder import Feeder, MicroBatch
 from backend_mlx.model import GPT
-from backend_mlx.optimizer import Optimizer, arrays, averaged, matrices
+from backend_mlx.optimizer import Optimizer, arrays, held, matrices
 from backend_mlx.qat import Rounding, put, rounded, row_steps, with_rate
 from backend_mlx.solve import Solver
-from backend_mlx.weights import load_weights, parameters, to_numpy
-from core.arch.params import Weights, init_params
+from backend_mlx.weights import added, load_weights, narrowed, parameters, to_numpy
+from core.arch.params import Weights, init_params, products
 from core.artifact.solving import NOTHING, Calibration
 from core.artifact.sums import REFERENCE
 from core.data.shards import TokenStream
@@ -78,6 +79,7 @@ class Trainer:
         self.state = self.optimizer.start(parameters(self.model))
         self._sizes = recipe.data.phases(recipe.arch.seq_len)
         self._grids = rounded_grids(recipe.arch, recipe.quant, recipe.qat)
+        self._products = [] if recipe.precision == "fp32" else products(recipe.arch)
         self._nats_and_grads = mx.value_and_grad(self._nats)
         if compiles:
             self._nats_and_grads = mx.compile(self._nats_and_grads)
@@ -91,15 +93,16 @@ class Trainer:
         step: how many were done before; it is what the noise of training is drawn by.
         """
         tokens = self._sizes[stage.batch_phase].train_batch_tokens
-        by = self._rounding(step) if stage.qat else None
-        weights = self._weights()
-        total, grads = mx.zeros(()), {name: mx.zeros_like(w) for name, w in weights.items()}
+        by, weights = None, narrowed(self._weights(), self._products)
+        if stage.qat:
+            by, weights = self._rounding(step), self._weights()
+        total, grads = mx.zeros(()), dict[str, array]()
         for batch in batches:
             nats, more = self._nats_and_grads(weights, batch, stage.phase, tokens, by)
-            before, total = total, total + nats
-            grads = {name: grad + more[name] for name, grad in grads.items()}
+            before, total, grads = total, total + nats, added(grads, more)
             mx.async_eval(total, grads)
             mx.eval(before)  # memory for two micro-batches, and the device does not wait
+        grads = grads or {name: mx.zeros_like(w) for name, w in self._weights().items()}
         own: dict[str, array] = {}
         for names in matrices(self.optimizer.banks):
             own |= self.group.scatter({name: grads.pop(name) for name in names})
@@ -107,13 +110,13 @@ class Trainer:
         loss = summed.pop("loss")
         return loss, self._with_rate(summed) if self.recipe.optim.rate_lambda else summed
 
-    def step(self, batches: list[MicroBatch], now: Knobs) -> array:
+    def step(self, batches: list[MicroBatch], now: Knobs) -> SupportsFloat:
         """One optimizer step; the loss before it, or NaN where the step was not applied."""
         loss, grads = self.gradients(batches, now.stage, now.step)
         good = self.optimizer.update(self.state, grads, now)
         loss = mx.where(good, loss, mx.nan)
         mx.async_eval(loss, arrays(self.state))
-        return loss
+        return self.group.late(loss)
 
     def warm_up(self, batches: list[MicroBatch], stage: Stage = PLAIN) -> None:
         """A step of this stage, for what it compiles and allocates; then all state is put back."""
@@ -136,8 +139,9 @@ class Trainer:
 
     def packs(self) -> Weights:
         """What would be packed now: the average where there is one. All ranks ask for it."""
-        averages = self.recipe.optim.averages
-        return to_numpy(averaged(self.optimizer.whole(self.state) if averages else self.state))
+        if self.recipe.optim.averages:
+            return to_numpy(held(self.optimizer.whole(self.state), "ema"))
+        return to_numpy(held(self.state, "weight"))
 
     def score(self, validation: Validation, phase: int = -1, ask: Ask | None = None) -> Scored:
         """Score the weights that are being trained, the blocks in the order of this phase."""
@@ -194,8 +198,7 @@ class Trainer:
         return fisher(self.model, given, leaves, group, drawer(recipe.seed, group.rank))
 
     def _weights(self) -> dict[str, array]:
-        kind = "weight/"
-        return {k.removeprefix(kind): a for k, a in self.state.items() if k.startswith(kind)}
+        return held(self.state, "weight")
 
     def _load(self, weights: dict[str, array]) -> None:
         self.model.update(tree_unflatten(list(weights.items())))
@@ -213,9 +216,8 @@ class Trainer:
             weights = weights | rounded(weights, self._grids, by)
         self._load(weights)
         x, y, cu_seqlens = batch
-        z_loss = self.recipe.optim.z_loss
-        nats = self.model.token_nats(x, y, phase, z_loss, cu_seqlens=cu_seqlens)
-        return nats.sum(-1).sum() / tokens
+        given = x, y, phase, self.recipe.optim.z_loss, cu_seqlens
+        return self.model(*given) / tokens
 
     def _with_rate(self, grads: dict[str, array]) -> dict[str, array]:
         """With what the bits of the weights cost."""
@@ -248,7 +250,7 @@ def train(
     main, schedule, state = group.rank == 0, recipe.schedule, trainer.state
     events, keeper = (events, keeper) if main else (silent, keeper.silent())
     on_the_way = corpus.validation.chunked()
-    log_start(events, recipe, corpus, "mlx", group, attention_choice(group.device))
+    log_start(events, recipe, corpus, "mlx", group, attention_choice(group.device, recipe))
     passes_s = warm_up(trainer, feeder, clock)
     log_warmup(events, recipe, passes_s)
     if keeper.snapshot is not None:

@@ -66,9 +66,11 @@ class GPT(nn.Module):
         self._cos = mx.array(cos)
         self._sin = mx.array(sin)
 
-    def __call__(self, tokens: array, phase: int = -1, cu_seqlens: array | None = None) -> array:
-        """Capped logits of all positions, fp32 (B, T, V). tokens: (B, T) integers."""
-        return self.logits(tokens, phase, cu_seqlens=cu_seqlens)
+    def __call__(
+        self, x: array, y: array, phase: int, z_loss: float, cu_seqlens: array | None
+    ) -> array:
+        """What is trained on: nats of all tokens y that follow each of x, both (B, T)."""
+        return self.token_nats(x, y, phase, z_loss, cu_seqlens=cu_seqlens).sum(-1).sum()
 
     def logits(
         self,
@@ -84,10 +86,11 @@ class GPT(nn.Module):
         sides: adapters of each visit and of the head. cu_seqlens: (N + 1,) of the documents in
         tokens, where attention is to take one after another instead of by a mask.
         """
-        logits = self.uncapped(tokens, phase, last, sides, cu_seqlens)
+        x = self.hidden(tokens, phase, last, sides, cu_seqlens)
+        logits = self.head(x, None if sides is None else sides[-1])
         return softcap(logits, self.spec.softcap, self.spec.logit_softcap)
 
-    def uncapped(
+    def hidden(
         self,
         tokens: array,
         phase: int,
@@ -95,7 +98,7 @@ class GPT(nn.Module):
         sides: Sides | None,
         cu_seqlens: array | None,
     ) -> array:
-        """The same before the cap, in the products' dtype."""
+        """What the head is given: (B, T, C), normalised, of the `last` positions or of all."""
         x = rms_norm(self._embed(tokens), self.spec.norm_eps)
         given = self._given(tokens, x, cu_seqlens)
         lane = x
@@ -120,8 +123,7 @@ class GPT(nn.Module):
                 x = 0.5 * (x + lane)
             if visit.push_skip:
                 skips.append(x)
-        x = rms_norm(x, self.spec.norm_eps)
-        return self._head(x, None if sides is None else sides[-1])
+        return rms_norm(x, self.spec.norm_eps)
 
     def token_nats(
         self,
@@ -192,7 +194,7 @@ class GPT(nn.Module):
         share = mx.sigmoid(self.skip_gates[row]).astype(x.dtype)
         return share * x + (1.0 - share) * skip
 
-    def _head(self, x: array, side: Side | None) -> array:
+    def head(self, x: array, side: Side | None) -> array:
         """Logits before their cap."""
         if self.spec.embed_dim is not None:
             x = self.embed_out(x)

@@ -165,10 +165,10 @@ def arrays(state: State) -> Arrays:
     return {key: value for key, value in state.items() if "/" in key}
 
 
-def averaged(state: State) -> Arrays:
-    """The weights that are scored and packed: the average where there is one."""
-    kind = "ema/" if any(key.startswith("ema/") for key in state) else "weight/"
-    return {key.removeprefix(kind): t for key, t in state.items() if key.startswith(kind)}
+def held(state: State, part: str) -> Arrays:
+    """One part of the state by the names of the weights: "weight", "ema", "momentum", ..."""
+    at = f"{part}/"
+    return {key.removeprefix(at): t for key, t in state.items() if key.startswith(at)}
 
 
 def _bank(old: Arrays, part: str, names: list[str]) -> array:

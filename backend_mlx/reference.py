@@ -61,7 +61,7 @@ class ReferenceOptimizer:
         for rule, name in self.rows:
             move = self._matrix if rule == "matrix" else self._other
             weight = state[f"weight/{name}"]
-            kept_weight = weight * (1.0 - dials[f"{rule}_decay"])
+            kept_weight = weight * (1.0 - dials.get(f"{rule}_decay", 0.0))
             state[f"weight/{name}"] = kept_weight - move(state, name, grads[name], dials, rule)
         if self.optim.averages:
             kept = dials["ema_decay"]

@@ -40,7 +40,7 @@ def moments(model: GPT, batches: Iterable[Tensor], leaves: Iterable[str], group:
     tokens = 0
     try:
         for batch in batches:
-            model(batch)
+            model.logits(batch)
             tokens += batch.numel()
     finally:
         for leaf, tap in taps.items():
@@ -96,7 +96,7 @@ def _squares(model: GPT, batch: Tensor, taps: dict[str, Shift], draw: Draw) -> d
     for tap in taps.values():
         tap.shifts, tap.visits = [], 0
     with torch.no_grad():
-        log_probs = torch.log_softmax(model(batch).float(), -1)
+        log_probs = torch.log_softmax(model.logits(batch).float(), -1)
     drawn = torch.from_numpy(draw(log_probs.cpu().numpy())).to(batch.device)
     for tap in taps.values():
         tap.visits = 0

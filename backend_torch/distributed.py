@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
@@ -64,6 +64,10 @@ class Solo:
         """The first rank's data on all of them."""
         return data
 
+    def late(self, number: Tensor) -> SupportsFloat:
+        """To be read when it is there, whatever the device has been given to do since."""
+        return _Late(number) if number.is_cuda else number
+
     def close(self) -> None:
         """Leave the group."""
 
@@ -119,7 +123,7 @@ class Group(Solo):
     def scatter(self, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of arrays of one shape this rank's own, each added up over the ranks."""
         bank, own = self._bank(arrays)
-        dist.reduce_scatter_tensor(own, bank)
+        (getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor)(own, bank)
         return dict(zip(self.own([*arrays]), own, strict=False))
 
     def collect(self, arrays: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
@@ -162,6 +166,18 @@ class Group(Solo):
     def close(self) -> None:
         """Leave the group."""
         dist.destroy_process_group()
+
+
+class _Late:
+    """A number on its way to the host; float(tensor) would wait for all that is launched by now."""
+
+    def __init__(self, number: Tensor) -> None:
+        self._held, self._there = number.to("cpu", non_blocking=True), torch.cuda.Event()
+        self._there.record()
+
+    def __float__(self) -> float:
+        self._there.synchronize()
+        return float(self._held)
 
 
 def open_group(deterministic: bool = False) -> Solo:

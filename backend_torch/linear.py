@@ -17,8 +17,8 @@ LEAST_SCALE = 1e-12
 
 
 def project(x: Tensor, weight: Tensor) -> Tensor:
-    """x W^T in x's dtype. x: (..., in); weight: (out, in) fp32."""
-    return F.linear(x, weight.to(x.dtype))
+    """x W^T in x's dtype. x: (..., in); weight: (out, in) fp32, or bf16 where products are."""
+    return F.linear(x, weight if weight.dtype == torch.bfloat16 else weight.to(x.dtype))
 
 
 class Linear(nn.Module):

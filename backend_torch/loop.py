@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from typing import SupportsFloat
 
 import numpy as np
 import torch
@@ -19,12 +20,11 @@ from backend_torch.distributed import Solo, open_group
 from backend_torch.evaluate import Evaluator
 from backend_torch.feeder import Feeder, MicroBatch
 from backend_torch.model import GPT
-from backend_torch.ops import cross_entropy
-from backend_torch.optimizer import Optimizer, arrays, averaged, matrices
+from backend_torch.optimizer import Optimizer, arrays, held, matrices
 from backend_torch.qat import Rounding, put, rounded, row_steps, with_rate
 from backend_torch.solve import Solver
-from backend_torch.weights import load_weights, parameters, to_numpy
-from core.arch.params import Weights, init_params
+from backend_torch.weights import added, load_weights, narrowed, parameters, to_numpy
+from core.arch.params import Weights, init_params, products
 from core.artifact.solving import NOTHING, Calibration
 from core.artifact.sums import REFERENCE
 from core.data.shards import TokenStream
@@ -80,6 +80,7 @@ class Trainer:
         self.state = self.optimizer.start(parameters(self.model))
         self._sizes = recipe.data.phases(recipe.arch.seq_len)
         self._grids = rounded_grids(recipe.arch, recipe.quant, recipe.qat)
+        self._products = [] if recipe.precision == "fp32" else products(recipe.arch)
         self._nats_of = torch.compile(self._nats, dynamic=False) if compiles else self._nats
 
     def gradients(
@@ -91,14 +92,14 @@ class Trainer:
         step: how many were done before; it is what the noise of training is drawn by.
         """
         tokens = self._sizes[stage.batch_phase].train_batch_tokens
-        by = self._rounding(step) if stage.qat else None
-        self.model.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.group.device)
+        by, weights = None, narrowed(parameters(self.model), self._products)
+        if stage.qat:
+            by, weights = self._rounding(step), parameters(self.model)
+        total, grads = torch.zeros((), device=self.group.device), dict[str, Tensor]()
         for batch in batches:
-            nats = self._nats_of(batch, stage.phase, by).sum(-1).sum() / tokens
-            nats.backward()
-            total += nats.detach()
-        grads = {name: _grad(weight) for name, weight in parameters(self.model).items()}
+            nats, more = self._nats_and_grads(weights, batch, stage.phase, tokens, by)
+            total, grads = total + nats, added(grads, more)
+        grads = grads or {name: torch.zeros_like(w) for name, w in parameters(self.model).items()}
         own: dict[str, Tensor] = {}
         for names in matrices(self.optimizer.banks):
             own |= self.group.scatter({name: grads.pop(name) for name in names})
@@ -106,11 +107,11 @@ class Trainer:
         loss = summed.pop("loss")
         return loss, self._with_rate(summed) if self.recipe.optim.rate_lambda else summed
 
-    def step(self, batches: list[MicroBatch], now: Knobs) -> Tensor:
+    def step(self, batches: list[MicroBatch], now: Knobs) -> SupportsFloat:
         """One optimizer step; the loss before it, or NaN where the step was not applied."""
         loss, grads = self.gradients(batches, now.stage, now.step)
         good = self.optimizer.update(self.state, grads, now)
-        return loss.masked_fill(~good, torch.nan)
+        return self.group.late(loss.masked_fill(~good, torch.nan))
 
     def warm_up(self, batches: list[MicroBatch], stage: Stage = PLAIN) -> None:
         """A step of this stage, for what it compiles and allocates; then all state is put back."""
@@ -136,8 +137,9 @@ class Trainer:
 
     def packs(self) -> Weights:
         """What would be packed now: the average where there is one. All ranks ask for it."""
-        averages = self.recipe.optim.averages
-        return to_numpy(averaged(self.optimizer.whole(self.state) if averages else self.state))
+        if self.recipe.optim.averages:
+            return to_numpy(held(self.optimizer.whole(self.state), "ema"))
+        return to_numpy(held(self.state, "weight"))
 
     def score(self, validation: Validation, phase: int = -1, ask: Ask | None = None) -> Scored:
         """Score the weights that are being trained, the blocks in the order of this phase."""
@@ -192,15 +194,32 @@ class Trainer:
         leaves = sorted({*weighed(recipe.arch, recipe.quant).values()})
         return fisher(self.model, given, leaves, group, drawer(recipe.seed, group.rank))
 
-    def _nats(self, batch: MicroBatch, phase: int, by: Rounding | None) -> Tensor:
-        """Of each target, (B, T): what is trained on, by the weights as they are or rounded."""
+    def _nats_and_grads(
+        self,
+        weights: dict[str, Tensor],
+        batch: MicroBatch,
+        phase: int,
+        tokens: int,
+        by: Rounding | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        nats = self._nats_of(weights, batch, phase, by) / tokens
+        more = torch.autograd.grad(nats, [*weights.values()], materialize_grads=True)
+        return nats.detach(), dict(zip(weights, more, strict=True))
+
+    def _nats(
+        self,
+        weights: dict[str, Tensor],
+        batch: MicroBatch,
+        phase: int,
+        by: Rounding | None,
+    ) -> Tensor:
+        """What is trained on, by the weights as they are or rounded."""
+        if by is not None:
+            weights = weights | rounded(weights, self._grids, by)
         x, y, cu_seqlens = batch
-        z_loss = self.recipe.optim.z_loss
-        if by is None:
-            return self.model.token_nats(x, y, phase, z_loss, cu_seqlens=cu_seqlens)
-        weights = rounded(parameters(self.model), self._grids, by)
-        logits = functional_call(self.model, weights, (x, phase, cu_seqlens))
-        return cross_entropy(logits, y, z_loss)
+        given = x, y, phase, self.recipe.optim.z_loss, cu_seqlens
+        nats: Tensor = functional_call(self.model, weights, given)
+        return nats
 
     def _with_rate(self, grads: dict[str, Tensor]) -> dict[str, Tensor]:
         """With what the bits of the weights cost."""
@@ -233,7 +252,7 @@ def train(
     main, schedule, state = group.rank == 0, recipe.schedule, trainer.state
     events, keeper = (events, keeper) if main else (silent, keeper.silent())
     on_the_way = corpus.validation.chunked()
-    log_start(events, recipe, corpus, "torch", group, attention_choice(group.device))
+    log_start(events, recipe, corpus, "torch", group, attention_choice(group.device, recipe))
     passes_s = warm_up(trainer, feeder, clock)
     log_warmup(events, recipe, passes_s)
     if keeper.snapshot is not None:
@@ -304,11 +323,6 @@ def warm_up(trainer: Trainer, feeder: Feeder, clock: BudgetClock) -> list[list[f
                 trainer.warm_up(feeder.batch_at(0, stage.batch_phase), stage)
             passes_s[-1].append(clock.seconds("warmup") - before_s)
     return passes_s
-
-
-def _grad(weight: Tensor) -> Tensor:
-    """A rank without rows has no gradients; it adds zeros."""
-    return torch.zeros_like(weight) if weight.grad is None else weight.grad
 
 
 def _compiles(recipe: Recipe, device: torch.device) -> bool:

@@ -68,9 +68,11 @@ class GPT(nn.Module):
         self.register_buffer("_cos", torch.from_numpy(cos), persistent=False)
         self.register_buffer("_sin", torch.from_numpy(sin), persistent=False)
 
-    def forward(self, tokens: Tensor, phase: int = -1, cu_seqlens: Tensor | None = None) -> Tensor:
-        """Capped logits of all positions, fp32 (B, T, V). tokens: (B, T) integers."""
-        return self.logits(tokens, phase, cu_seqlens=cu_seqlens)
+    def forward(
+        self, x: Tensor, y: Tensor, phase: int, z_loss: float, cu_seqlens: Tensor | None
+    ) -> Tensor:
+        """What is trained on: nats of all tokens y that follow each of x, both (B, T)."""
+        return self.token_nats(x, y, phase, z_loss, cu_seqlens=cu_seqlens).sum(-1).sum()
 
     def logits(
         self,
@@ -88,10 +90,11 @@ class GPT(nn.Module):
         """
         autocast = self.precision == "autocast"
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=autocast):
-            logits = self.uncapped(tokens, phase, last, sides, cu_seqlens)
+            x = self.hidden(tokens, phase, last, sides, cu_seqlens)
+            logits = self.head(x, None if sides is None else sides[-1])
             return softcap(logits, self.spec.softcap, self.spec.logit_softcap)
 
-    def uncapped(
+    def hidden(
         self,
         tokens: Tensor,
         phase: int,
@@ -99,7 +102,7 @@ class GPT(nn.Module):
         sides: Sides | None,
         cu_seqlens: Tensor | None,
     ) -> Tensor:
-        """The same before the cap, in the products' dtype."""
+        """What the head is given: (B, T, C), normalised, of the `last` positions or of all."""
         x = rms_norm(self._embed(tokens), self.spec.norm_eps)
         given = self._given(tokens, x, cu_seqlens)
         lane = x
@@ -124,8 +127,7 @@ class GPT(nn.Module):
                 x = 0.5 * (x + lane)
             if visit.push_skip:
                 skips.append(x)
-        x = rms_norm(x, self.spec.norm_eps)
-        return self._head(x, None if sides is None else sides[-1])
+        return rms_norm(x, self.spec.norm_eps)
 
     def token_nats(
         self,
@@ -196,7 +198,7 @@ class GPT(nn.Module):
         share = torch.sigmoid(self.skip_gates[row]).to(x.dtype)
         return share * x + (1.0 - share) * skip
 
-    def _head(self, x: Tensor, side: Side | None) -> Tensor:
+    def head(self, x: Tensor, side: Side | None) -> Tensor:
         """Logits before their cap."""
         if self.spec.embed_dim is not None:
             x = self.embed_out(x)

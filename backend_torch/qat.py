@@ -86,4 +86,6 @@ def dice(shape: tuple[int, ...], key: Tensor) -> Tensor:
 
 def put(keys: list[int], device: torch.device) -> Tensor:
     """(count,) on the device, of integers wide enough for the hash."""
-    return torch.tensor(keys, dtype=torch.int64, device=device)
+    held = torch.tensor(keys, dtype=torch.int64)
+    held = held.pin_memory() if device.type == "cuda" else held  # else the copy waits for the step
+    return held.to(device, non_blocking=True)

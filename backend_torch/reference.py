@@ -61,7 +61,7 @@ class ReferenceOptimizer:
         for rule, name in self.rows:
             move = self._matrix if rule == "matrix" else self._other
             weight = state[f"weight/{name}"]
-            weight.mul_(1.0 - dials[f"{rule}_decay"]).sub_(
+            weight.mul_(1.0 - dials.get(f"{rule}_decay", 0.0)).sub_(
                 move(state, name, grads[name], dials, rule)
             )
         if self.optim.averages:

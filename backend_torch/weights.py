@@ -25,6 +25,17 @@ def load_weights(model: nn.Module, weights: Weights, spec: ModelSpec) -> None:
             tensor.copy_(torch.tensor(weights[name]))
 
 
+def narrowed(weights: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+    """The weights, these in bf16: so they are rounded once a step, not once a micro-batch."""
+    return weights | {name: weights[name].detach().bfloat16().requires_grad_() for name in names}
+
+
+def added(grads: dict[str, Tensor], more: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients with those of one more micro-batch, in fp32 where a weight is given in bf16."""
+    wide = {name: g.float() if g.dtype == torch.bfloat16 else g for name, g in more.items()}
+    return {name: grads[name] + g for name, g in wide.items()} if grads else wide
+
+
 def to_numpy(tensors: dict[str, Tensor]) -> Weights:
     """Copies, float32, on the host."""
     return {name: t.detach().float().cpu().numpy().copy() for name, t in tensors.items()}

@@ -23,7 +23,7 @@ def outline(path: Path) -> list[str]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             rows.append(signature(node))
-        elif isinstance(node, ast.ClassDef):
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             rows.append(f"class {node.name}")
             rows += [f"{node.name}.{signature(m)}" for m in methods(node)]
     return rows

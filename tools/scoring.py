@@ -191,7 +191,7 @@ class Progress:
 
     def so_far(self, tally: Tally) -> str:
         """How much is scored, and how well."""
-        bpb = "-" if tally.val_bpb is None else f"{tally.val_bpb:.4f}"
+        bpb = "-" if tally.bpb_so_far is None else f"{tally.bpb_so_far:.4f}"
         return (
             f"{tally.targets / self.of_targets:4.0%}  {tally.targets:,} of {self.of_targets:,} "
             f"targets  BPB so far {bpb}{self.label}"

@@ -167,6 +167,13 @@ def num_params(spec: ModelSpec) -> int:
     return sum(row.size for row in param_table(spec))
 
 
+def products(spec: ModelSpec) -> list[str]:
+    """The matrices that are multiplied with as they are: where bf16 is, as bf16 alone."""
+    if spec.linear in ("ternary", "binary"):
+        return []
+    return [row.name for row in param_table(spec) if row.rule == "matrix"]
+
+
 def num_frozen(spec: ModelSpec) -> int:
     """The weights of the random matrices: drawn from a seed, neither trained nor packed."""
     attn, mlp = _frozen_sizes(spec)

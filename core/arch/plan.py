@@ -48,7 +48,7 @@ def forward_plan(spec: ModelSpec, phase: int = -1) -> tuple[Visit, ...]:
                 push_skip=count > 0 and position < half,
             )
         )
-    return tuple(_with_lanes(visits))
+    return tuple(_with_lanes(visits) if spec.routing in LANES else visits)
 
 
 def num_skips(spec: ModelSpec) -> int:

@@ -85,7 +85,7 @@ def require_unadapted(
     windows = few.windows(spec.seq_len)
     Tape(few.stream, windows, shape, partial(bytes_of, few), plain).play(Plain(nats_of))
     play(Unmoved(learner), few, spec.seq_len, batch, still)
-    found, expected = still.val_bpb or 0.0, plain.val_bpb or 0.0
+    found, expected = still.bpb_so_far or 0.0, plain.bpb_so_far or 0.0
     gap = BPB_GAPS.get(precision, BF16_BPB_GAP)
     if not abs(found - expected) <= gap:
         raise ValueError(

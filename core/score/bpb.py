@@ -68,7 +68,7 @@ class Tally:
         self._bytes_raw = 0 if has_raw else None
 
     @property
-    def val_bpb(self) -> float | None:
+    def bpb_so_far(self) -> float | None:
         """Bits per byte of what is added so far."""
         return bits_per_byte(self._nats, self._bytes) if self._bytes else None
 
@@ -95,11 +95,11 @@ class Tally:
         self.windows += len(rows)
         self.targets += nats.size
 
-    def scored(self, first: int, stop: int) -> int | None:
+    def marked(self, first: int, stop: int) -> int | None:
         """The first of these positions that was a target already."""
         return _first(self._seen[first:stop] > 0, first)
 
-    def unscored(self, first: int, stop: int) -> int | None:
+    def unmarked(self, first: int, stop: int) -> int | None:
         """The first of these positions that was no target yet."""
         return _first(self._seen[first:stop] == 0, first)
 

@@ -76,7 +76,7 @@ class Tape:
         But for the first input of a stretch whose first target is scored: it was seen.
         """
         seen = any(self._edges[stretch] == start for stretch in self._begun_near(start))
-        hidden = self.tally.unscored(max(start + seen, 1), stop)
+        hidden = self.tally.unmarked(max(start + seen, 1), stop)
         if hidden is not None:
             raise RuleBroken("causality", f"token {hidden} was asked for before it was scored")
         return self._stream.slice(start, stop)
@@ -206,7 +206,7 @@ class Tape:
             self.tally.add(span.first, rows, *self._bytes_of(span))
 
     def _check(self, first: int, nats: Nats) -> None:
-        twice = self.tally.scored(first, first + len(nats))
+        twice = self.tally.marked(first, first + len(nats))
         if twice is not None:
             raise RuleBroken("once", f"target {twice} was scored before")
         bad = np.flatnonzero(~np.isfinite(nats))

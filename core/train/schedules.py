@@ -63,7 +63,8 @@ def knobs(
 def rates(optim: Optim, knobs: Knobs) -> dict[str, float]:
     """What one step multiplies by: a rate for each rule, momentum, average, Adam's corrections.
 
-    <rule>_decay is the part of a weight that decoupled decay takes (Loshchilov and Hutter 2019).
+    <rule>_decay, where there is one: the part of a weight that decoupled decay takes (Loshchilov
+    and Hutter 2019).
     """
     own = {
         "matrix": optim.matrix_lr * knobs.lr_mul,
@@ -73,7 +74,8 @@ def rates(optim: Optim, knobs: Knobs) -> dict[str, float]:
     }
     dials = {**own, "momentum": knobs.momentum, "ema_decay": knobs.ema_decay}
     for rule, rate in own.items():
-        dials[f"{rule}_decay"] = rate * optim.decay(rule) * knobs.wd_mul
+        if optim.decay(rule):
+            dials[f"{rule}_decay"] = rate * optim.decay(rule) * knobs.wd_mul
         if rule != "matrix":
             beta1, beta2 = optim.betas(rule)
             dials[f"{rule}_mean_left"] = 1.0 - beta1 ** (knobs.step + 1)
@@ -106,7 +108,9 @@ def momentum(optim: Optim, step: int) -> float:
 def wd_mul(optim: Optim, done: float) -> float:
     """1, then in a line from wd_taper_start on to wd_taper_to at the end."""
     start = optim.wd_taper_start
-    risen = (done - start) / (1.0 - start) if done > start else 0.0
+    if optim.wd_taper_to == 1.0 or done <= start:
+        return 1.0
+    risen = (done - start) / (1.0 - start)
     return 1.0 + risen * (optim.wd_taper_to - 1.0)
 
 

@@ -119,13 +119,14 @@ class Run:
         return {name: to_numpy(array) for name, array in arrays.items()}
 
     def weights(self) -> Weights:
-        kind = "weight/"
-        state = self.trainer.state
-        return {k.removeprefix(kind): to_numpy(v) for k, v in state.items() if k.startswith(kind)}
+        return self._held("weight")
 
     def averaged(self) -> Weights:
-        state = self.engine.optimizer.averaged(self.trainer.state)
-        return {name: to_numpy(value) for name, value in state.items()}
+        return self._held("ema")
+
+    def _held(self, part: str) -> Weights:
+        found = self.engine.optimizer.held(self.trainer.state, part)
+        return {name: to_numpy(value) for name, value in found.items()}
 
     def nats(self, x: Rows, y: Rows) -> NDArray[Any]:
         """Nats of each target by the weights in training."""

@@ -158,8 +158,7 @@ def unequal_payloads(case: str, name: str) -> float:
     recipe = recipe_of(case)
     weights = perturbed_weights(recipe.arch)
     run = Run(name, recipe, weights)
-    exported = run.engine.weights.to_numpy(run.engine.optimizer.averaged(run.trainer.state))
-    return float(identity(packed(exported, recipe)) != identity(packed(weights, recipe)))
+    return float(identity(packed(run.trainer.packs(), recipe)) != identity(packed(weights, recipe)))
 
 
 def score_gap(case: str, name: str) -> float:

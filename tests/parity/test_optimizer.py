@@ -16,7 +16,7 @@ import pytest
 from core.arch.noise import normal
 from core.train.schedules import knobs
 from tests.parity.cases import recipe_of
-from tests.parity.engines import Run, batch_of, engine, perturbed, relative, to_numpy
+from tests.parity.engines import ENGINES, Run, batch_of, engine, perturbed, relative, to_numpy
 
 SAME = (
     1e-5  # relative, of each array: fused sums round in another order, and orthogonalising grows it
@@ -118,6 +118,49 @@ def test_a_step_reads_nothing_from_the_device() -> None:
     with seen() as calls:
         float(loss)
     assert [c for c in calls if "_local_scalar_dense" in c], "it is seen where it is read"
+
+
+def test_a_number_on_its_way_is_waited_for_when_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not where it is told: with a stand-in for CUDA's events."""
+    torch: Any = importlib.import_module("torch")
+    said: list[str] = []
+
+    class Event:
+        def record(self) -> None:
+            said.append("record")
+
+        def synchronize(self) -> None:
+            said.append("synchronize")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    late = engine("torch").distributed._Late(torch.tensor(2.5))
+    assert said == ["record"]
+    assert float(late) == 2.5 and said == ["record", "synchronize"]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("precision", ["autocast", "cast", "fp32"])
+def test_weights_are_rounded_once_a_step(
+    monkeypatch: pytest.MonkeyPatch, name: str, precision: Any
+) -> None:
+    """Products take bf16 where that is; the gradients are those of rounding in each micro-batch."""
+    recipe = replace(recipe_of("baseline"), precision=precision)
+    run = Run(name, recipe, perturbed(recipe.arch))
+    batches = [*run.put(*batch_of(recipe.arch, 2)), *run.put(*batch_of(recipe.arch, 2, 1))]
+    plain, kinds = run.engine.linear.project, set[str]()
+
+    def project(x: Any, weight: Any) -> Any:
+        kinds.add(str(weight.dtype).rpartition(".")[2])
+        return plain(x, weight)
+
+    monkeypatch.setattr(run.engine.linear, "project", project)
+    loss, grads = run.trainer.gradients(batches)
+    assert kinds == ({"float32"} if precision == "fp32" else {"bfloat16"})
+    run.trainer._products = []
+    other_loss, other = run.trainer.gradients(batches)
+    assert kinds >= {"float32"} and float(loss) == float(other_loss)
+    found, expected = run.named(grads), run.named(other)
+    assert all(np.array_equal(found[key], grad) for key, grad in expected.items())
 
 
 @contextmanager

@@ -106,9 +106,18 @@ class Constants(ast.NodeTransformer):
         node.keys, node.values = [key for key, _ in kept], [value for _, value in kept]
         return node
 
+    def visit_Set(self, node: ast.Set) -> ast.expr:
+        """Each constant once, without `*()`."""
+        self.generic_visit(node)
+        parts = {ast.unparse(p): p for p in node.elts if is_known(p)}
+        rest = [p for p in node.elts if not is_known(p)]
+        node.elts = [*parts.values(), *(p for p in rest if not _is_empty_spread(p))]
+        return node
+
     def visit_Call(self, node: ast.Call) -> ast.expr:
         self.generic_visit(node)
         node.args = [part for argument in node.args for part in _spread(argument)]
+        node.keywords = [k for k in node.keywords if k.arg is not None or not _is_empty(k.value)]
         if node.keywords:
             return node
         if isinstance(node.func, ast.Lambda):
@@ -212,11 +221,17 @@ def _spread(argument: ast.expr) -> list[ast.expr]:
     return inside.elts
 
 
+def _is_empty_spread(node: ast.expr) -> bool:
+    return isinstance(node, ast.Starred) and _is_empty(node.value)
+
+
 def _says_itself(node: ast.AST) -> bool:
-    """Whether it is `x = x`."""
-    if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Name):
+    """Whether it is `x = x`, or `x["a"] = x["a"]`."""
+    if not isinstance(node, ast.Assign) or not is_pure(getattr(node.value, "slice", node.value)):
         return False
-    return all(getattr(target, "id", "") == node.value.id for target in node.targets)
+    if not isinstance(getattr(node.value, "value", node.value), ast.Name):
+        return False
+    return all(ast.unparse(target) == ast.unparse(node.value) for target in node.targets)
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:

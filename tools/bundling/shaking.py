@@ -260,6 +260,16 @@ class _Strip(ast.NodeTransformer):
         for part in rest:
             self.visit(part)
         node.body = _undocumented(node.body)
+        node.bases = [base for base in node.bases if not _is_of(base, "Generic")]
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        """`list[int]()` as `[]`, `dict[str, int]()` as `{}`."""
+        self.generic_visit(node)
+        if _is_of(node.func, "list") and not node.args:
+            return ast.List([], ast.Load())
+        if _is_of(node.func, "dict") and not node.args:
+            return ast.Dict([], [])
         return node
 
     def visit_Assert(self, node: ast.Assert) -> ast.Pass:
@@ -284,6 +294,11 @@ def bare(tree: ast.Module) -> ast.Module:
             parts = [p for p in node.body if not isinstance(p, ast.AnnAssign) or p.value or record]
             node.body = parts or [ast.Pass()]
     return ast.fix_missing_locations(tree)
+
+
+def _is_of(node: ast.expr, name: str) -> bool:
+    """Whether it is `name[...]`."""
+    return isinstance(node, ast.Subscript) and getattr(node.value, "id", None) == name
 
 
 def _undocumented(body: list[ast.stmt]) -> list[ast.stmt]:

@@ -177,7 +177,7 @@ def started_once() -> dict[str, Any]:
     return {}
 
 
-def attention_choice(device: object) -> str:
+def attention_choice(device: object, recipe: object) -> str:
     """Where it is done; which kernel it is, `golf doctor` says."""
     return str(device)
 
@@ -227,7 +227,7 @@ def read(data: bytes, spec: ModelSpec) -> Weights:
         streams.append(BytesIO(decode(codec_name(row["codec"]), packed, row["raw_bytes"])))
         at += row["packed_bytes"]
     places = [row.pop("streams") for row in plain["tensors"]]
-    sha, found = hashlib.sha256(dump(plain) + b"\n"), Weights()
+    sha, found = hashlib.sha256(dump(plain) + b"\n"), dict[str, Any]()
     for row, place in zip(plain["tensors"], places, strict=True):
         rows, cols = matrix_shape(row["shape"])
         if spec.linear in ("ternary", "binary") and "group_size" in row:
@@ -265,7 +265,7 @@ def solved_in(data: bytes, spec: ModelSpec) -> Weights:
         streams.append(BytesIO(decode(codec_name(row["codec"]), packed, row["raw_bytes"])))
         at += row["packed_bytes"]
     places = [row.pop("streams") for row in plain["tensors"]]
-    sha, found = hashlib.sha256(dump(plain) + b"\n"), Weights()
+    sha, found = hashlib.sha256(dump(plain) + b"\n"), dict[str, Any]()
     for row, place in zip(plain["tensors"], places, strict=True):
         rows, cols = matrix_shape(row["shape"])
         kinds = row["values"], row["row_scale"], row["col_scale"]
