@@ -24,9 +24,15 @@ class Tap(nn.Module):
         self.moments = moments
 
     def __call__(self, x: array) -> array:
-        rows = x.reshape(-1, x.shape[-1]).astype(mx.float32)
-        self.moments = self.moments + rows.T @ rows
+        self.moments = self.moments + gram(x)
         return self.leaf(x)
+
+
+def gram(x: array) -> array:
+    """x x^T summed over rows, fp32 (in, in), of x as products take it: where that is bf16, its
+    products are exact, and fp32 is what they are added up in. x: (..., in)."""
+    rows = x.reshape(-1, x.shape[-1]).astype(mx.float32)
+    return rows.T @ rows
 
 
 def moments(model: GPT, batches: Iterable[array], leaves: Iterable[str], group: Solo) -> Moments:

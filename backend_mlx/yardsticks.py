@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -43,6 +44,12 @@ def held_bytes(device: mx.Device) -> int | None:
     """Device memory that is held now, from where its peak is counted anew; None: not counted."""
     mx.reset_peak_memory()
     return int(mx.get_active_memory())
+
+
+def release() -> None:
+    """Give back the device memory that is held for what comes: a process beside this wants it."""
+    gc.collect()
+    mx.clear_cache()
 
 
 def product(precision: Precision, size: int, device: mx.Device) -> Callable[[], array]:

@@ -24,9 +24,20 @@ class Tap(nn.Module):
         self.moments = moments
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1]).float()
-        self.moments = self.moments + rows.mT @ rows
+        self.moments = self.moments + gram(x)
         return self.leaf(x)
+
+
+def gram(x: Tensor) -> Tensor:
+    """x x^T summed over rows, fp32 (in, in), of x as products take it: where that is bf16, its
+    products are exact, and fp32 is what they are added up in. x: (..., in)."""
+    kind, rows = x.device.type, x.reshape(-1, x.shape[-1])
+    rows = rows.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else rows
+    with torch.autocast(kind, enabled=False):  # it would round the sums
+        if rows.is_cuda and rows.dtype == torch.bfloat16:
+            return torch.mm(rows.mT, rows, out_dtype=torch.float32)
+        rows = rows.float()
+        return rows.mT @ rows
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -55,6 +56,13 @@ def held_bytes(device: torch.device) -> int | None:
         return None
     torch.cuda.reset_peak_memory_stats(device)
     return torch.cuda.memory_allocated(device)
+
+
+def release() -> None:
+    """Give back the device memory that is held for what comes: a process beside this wants it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def product(precision: Precision, size: int, device: torch.device) -> Callable[[], Tensor]:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backend_torch.kernels import spans
+from backend_torch.kernels import KERNELS, spans
 from backend_torch.kernels.entropy import capped_nats
 from backend_torch.kernels.squared import squared
 from backend_torch.kernels.turned import turned
@@ -26,6 +26,9 @@ from core.arch.noise import normal
 from core.train.schedules import PLAIN
 from tests.parity.cases import recipe_of
 from tests.parity.engines import Run, batch_of, distance, perturbed
+from tools.benching.blocks import Rules
+from tools.benching.job import Job, Row
+from tools.benching.kernels import each
 
 DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
 SAME = {torch.float32: 5e-6, torch.bfloat16: 1.5e-2}  # relative: bf16 keeps 8 bits, some twice
@@ -182,3 +185,10 @@ def test_a_model_with_kernels_is_the_model(case: str, compiled: bool) -> None:
     (eager_loss, eager), (loss, grads) = found
     assert loss == pytest.approx(eager_loss, rel=2e-6)
     assert distance(grads, eager) <= 2e-5
+
+
+def test_the_bench_puts_each_into_a_step_by_itself() -> None:
+    row = Row(title="each", kind="kernels", words=("baseline",))
+    rules = Rules(blocks=1, steps=1, soak_s=0.0)
+    found = each(Job(row=row, rules=rules, tiny=True))
+    assert [*found["form_ms"]] == ["none", *KERNELS] and not found["not_measured"]

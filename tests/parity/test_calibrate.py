@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from typing import Any
 from unittest.mock import patch
@@ -23,7 +24,7 @@ from core.train.calibration import (
 )
 from tests.parity import oracle
 from tests.parity.cases import spec_of
-from tests.parity.engines import ENGINES, Rows, batch_of, engine, perturbed
+from tests.parity.engines import ENGINES, Rows, batch_of, engine, perturbed, to_numpy
 
 CASES = (
     *("baseline", "untied", "factored", "looped", "partial_tying", "swiglu", "attn_gate"),
@@ -64,6 +65,31 @@ def expected(spec: ModelSpec, batches: list[Rows], monkeypatch: pytest.MonkeyPat
         add(HEAD, out @ weights["embed_out.weight"].T if spec.embed_dim is not None else out)
     tokens = sum(batch.size for batch in batches)
     return {name: total / tokens for name, total in sums.items()}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("precision", ["autocast", "cast"])
+def test_inputs_in_bf16_are_summed_in_fp32(
+    name: str, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Summed in bf16 they would be off by 2e-3."""
+    torch: Any = importlib.import_module("torch")
+    parts, spec = engine(name), spec_of("baseline")
+    model = parts.evaluate.open_evaluator(perturbed(spec), spec, precision).model
+    plain, gaps = parts.calibrate.gram, list[float]()
+
+    def heard(x: Any) -> Any:
+        wide = to_numpy(x.float() if name == "torch" else x.astype(parts.array(0.0).dtype))
+        rows = torch.tensor(wide).bfloat16().double().numpy().reshape(-1, x.shape[-1])
+        found, right = plain(x), rows.T @ rows
+        gaps.append(float(np.abs(to_numpy(found) - right).max() / np.abs(right).max()))
+        return found
+
+    monkeypatch.setattr(parts.calibrate, "gram", heard)
+    leaves = sorted(set(tapped(spec, ALL).values()))
+    rows = parts.array(batch_of(spec, 4)[0])
+    parts.calibrate.moments(model, [rows], leaves, parts.distributed.Solo())
+    assert len(gaps) == len(leaves) and max(gaps) <= 1e-6
 
 
 @pytest.mark.parametrize("name", ENGINES)

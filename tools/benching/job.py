@@ -17,6 +17,7 @@ from tools.say import note
 Kind = Literal[
     "step",
     "optimizer",
+    "kernels",
     "attention",
     "loss",
     "sliding",

@@ -1,16 +1,19 @@
-"""Parts of a step alone: the optimizer, attention by backend, softcapped cross-entropy."""
+"""Parts of a step: the optimizer, attention and the loss alone; the step with each kernel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from core.arch.params import init_params
-from core.train.schedules import knobs
+from core.train.schedules import knobs, stages
 from tools.backends import load
-from tools.benching.blocks import Launch, Rules, Turns, in_turns
+from tools.benching.blocks import Drain, Launch, Rules, Settle, Turns, in_turns, nothing
 from tools.benching.job import Job
-from tools.benching.steps import OWN, REFERENCE
+from tools.benching.steps import OWN, REFERENCE, Stepping, settle
+from tools.benching.tokens import random_shards
 
 SOFTCAP = 30.0
 BACKWARD = 2.5  # times attention's forward, which is made anew there
@@ -42,6 +45,34 @@ def optimizer(job: Job) -> dict[str, Any]:
     return {"recipe": recipe.name, **against(turns, OWN, {}), "device": str(group.device)}
 
 
+def each(job: Job) -> dict[str, Any]:
+    """The step with each of torch's Triton kernels by itself, against the step with none."""
+    recipe, group = replace(job.recipe(), kernels="off"), _group(job)
+    kernels, yardsticks = load("torch", "kernels"), load("torch", "yardsticks")
+    stage = stages(recipe)[job.row.stage]
+    with random_shards(recipe) as stream:
+
+        def stepping(names: list[str]) -> Launch:
+            """Made at its first step, and put together then: a kernel may be refused."""
+            made: list[Stepping] = []
+
+            def launch() -> Any:
+                if not made:
+                    trainer = load("torch", "loop").Trainer(recipe, group)
+                    if names:
+                        kernels.put(trainer.model, names)
+                    feeder = load("torch", "feeder").Feeder(stream, recipe, group)
+                    made.append(Stepping(trainer, feeder, stage, job.rules.now))
+                return made[0]()
+
+            return launch
+
+        forms = {"none": stepping([])}
+        forms |= {name: stepping([name]) for name in kernels.KERNELS}
+        found = compared(forms, settle, job.rules, partial(yardsticks.settle, []))
+    return {**found, "precision": recipe.precision, "recipe": recipe.name}
+
+
 def attention(job: Job) -> dict[str, Any]:
     """Forward and backward of (B, H, H_kv, T, D) by every backend that takes it."""
     yardsticks, group = load(job.row.backend, "yardsticks"), _group(job)
@@ -71,7 +102,7 @@ def loss(job: Job) -> dict[str, Any]:
 
 
 def compared(
-    forms: Mapping[str, Launch], settle: Callable[[Any], Any], rules: Rules
+    forms: Mapping[str, Launch], settle: Settle, rules: Rules, drain: Drain = nothing
 ) -> dict[str, Any]:
     """Times of the forms that run here, the first of them against each; why the others do not."""
     works, refused = dict[str, Launch](), dict[str, str]()
@@ -79,10 +110,10 @@ def compared(
         try:
             settle(form())
             works[name] = form
-        except (RuntimeError, NotImplementedError, ValueError) as error:
+        except (RuntimeError, NotImplementedError, ValueError, ImportError) as error:
             refused[name] = (str(error).strip() or type(error).__name__).splitlines()[0]
     first = next(iter(works))
-    return against(in_turns(works, settle, rules), first, refused)
+    return against(in_turns(works, settle, rules, drain), first, refused)
 
 
 def against(turns: Turns, first: str, refused: Mapping[str, str]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ KINDS: dict[Kind, Measured] = {
     "optimizer": Measured(
         title="The optimizer alone", measure=kernels.optimizer, cells=kernels.cells
     ),
+    "kernels": Measured(title="The step with a kernel", measure=kernels.each, cells=kernels.cells),
     "attention": Measured(
         title="Attention, forward and backward", measure=kernels.attention, cells=kernels.cells
     ),
@@ -113,6 +114,8 @@ _CUDA_PARTS = (
         shape=(98_304, 8192),
         tiny=TINY_LOGITS,
     ),
+    Row(title="baseline", kind="kernels", words=("baseline", *HOPPER), needs="cuda"),
+    Row(title="r1081", kind="kernels", words=("r1081", *HOPPER), needs="cuda", stage=-1),
     Row(title="baseline", kind="optimizer", words=("baseline", *HOPPER), needs="cuda"),
     Row(title="r1081", kind="optimizer", words=("r1081", *HOPPER), needs="cuda"),
     Row(
