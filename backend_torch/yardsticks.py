@@ -58,6 +58,11 @@ def held_bytes(device: torch.device) -> int | None:
     return torch.cuda.memory_allocated(device)
 
 
+def devices() -> int:
+    """How many there are of the kind that a run takes."""
+    return max(torch.cuda.device_count(), 1)
+
+
 def release() -> None:
     """Give back the device memory that is held for what comes: a process beside this wants it."""
     gc.collect()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from core.arch.noise import normal
+from core.train.recipes import RECIPES
 from core.train.schedules import knobs
 from tests.parity.cases import recipe_of
 from tests.parity.engines import ENGINES, Run, batch_of, engine, perturbed, relative, to_numpy
@@ -104,6 +105,15 @@ def test_a_part_is_a_graph_whatever_the_rates() -> None:
     with patch.object(torch, "compile", lambda f, **options: plain(f, backend=counter, **options)):
         moved("torch", "all at once", True, True)
     assert counter.frame_count == shapes + 1 <= torch._dynamo.config.recompile_limit
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_dynamo_takes_all_parts_of_a_record(name: str) -> None:
+    """Behind its limit it would go on uncompiled, and say so in a warning alone."""
+    optimizer = engine("torch").optimizer
+    shapes = len(optimizer.matrices(optimizer.banks(RECIPES[name]().arch)))
+    limit = importlib.import_module("torch._dynamo").config.recompile_limit
+    assert shapes + 1 <= limit
 
 
 def test_a_step_reads_nothing_from_the_device() -> None:

@@ -201,6 +201,19 @@ def test_an_external_script(words: list[str], capsys: pytest.CaptureFixture[str]
     assert fields["variables"]["NUM_LAYERS"] == "2" and fields["variables"]["MLP_MULT"] == "2"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["train_gpt.py", "train_gpt_mlx.py"])
+def test_a_script_of_the_references_structure(
+    words: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It learns about as much: it draws first weights of its own."""
+    script = str(ROOT / "tests" / "scripts" / name)
+    assert main([*words, "--against", script, "--run", "--json"]) == 0
+    fields = json.loads(capsys.readouterr().out)
+    assert fields["backend"] == ("mlx" if "mlx" in name else "torch")
+    assert fields["script_train_loss"] == pytest.approx(fields["train_loss"], abs=0.5)
+
+
 def test_a_strangers_script_needs_consent_and_may_fail(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

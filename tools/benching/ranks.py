@@ -1,4 +1,4 @@
-"""Two ranks against one, a thread each: processes of their own, in turn."""
+"""Ranks against one: two of a thread each, or one for each GPU; processes of their own, in turn."""
 
 from __future__ import annotations
 
@@ -21,48 +21,56 @@ from tools.benching.tokens import random_shards
 from tools.environment import variables
 from tools.say import note
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GOLF_DEVICE": "cpu"}
+ON_CPU = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GOLF_DEVICE": "cpu"}
 LIMIT_S = 1800.0
 SKIPPED = 2  # steps of a process that do not count: they compile and allocate
 SAID = "seconds of a step: "
 PYTHON = sys.executable
-PAIRS = {
-    "torch": [PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"],
-    "mlx": [
-        *(str(Path(PYTHON).with_name("mlx.launch")), "--backend", "ring"),
-        *("-n", "2", "--", PYTHON, "-m"),
-    ],
+LAUNCHERS = {
+    "torch": "{python} -m torch.distributed.run --standalone --nproc_per_node {ranks} -m",
+    "mlx": "{mlx_launch} --backend ring -n {ranks} -- {python} -m",
 }
-ALONE, TOGETHER = "one rank", "two ranks"
+ALONE, TOGETHER = "one rank", "ranks"
 
 
 def measure(job: Job) -> dict[str, Any]:
     """Each block is a process, or a pair of them: one against itself, then one and two in turn."""
-    recipe, backend = job.recipe(), job.row.backend
-    launchers = {ALONE: [PYTHON, "-m"], TOGETHER: PAIRS[backend]}
+    recipe, backend, ranks, environ = job.recipe(), job.row.backend, 2, ON_CPU
+    if job.row.needs == "cuda" and not job.tiny:
+        ranks, environ = load(backend, "yardsticks").devices(), {}
+    if ranks < 2:
+        raise ValueError(f"{ranks} device: ranks want one each")
+    launchers = {ALONE: [PYTHON, "-m"], TOGETHER: launcher(backend, ranks)}
     spent: dict[str, list[float]] = {name: [] for name in launchers}
     with TemporaryDirectory() as folder:
         path = Path(folder, "recipe.json")
         path.write_text(to_json(recipe), encoding="utf-8")
         rest = ["tools.benching.ranks", backend, str(path), str(job.rules.steps)]
-        one, other = (block([*launchers[ALONE], *rest]) for _ in range(2))
+        one, other = (block([*launchers[ALONE], *rest], environ) for _ in range(2))
         for number in range(job.rules.blocks):
             for name in launchers if number % 2 == 0 else reversed(launchers):
-                spent[name].append(block([*launchers[name], *rest]))
+                spent[name].append(block([*launchers[name], *rest], environ))
                 note(f"{name}: {1000 * spent[name][-1]:.0f} ms a step")
     turns = Turns(seconds=spent, itself=[one / other])
     return {
         "recipe": recipe.name,
         "precision": recipe.precision,
         "train_batch_tokens": recipe.data.train_batch_tokens,
-        "threads": 1,
+        "ranks": ranks,
+        "device": "cpu, one thread each" if environ else "cuda",
         **against(turns, TOGETHER, {}),
     }
 
 
-def block(command: list[str]) -> float:
+def launcher(backend: str, ranks: int) -> list[str]:
+    mlx_launch = Path(PYTHON).with_name("mlx.launch")
+    words = LAUNCHERS[backend].split()
+    return [word.format(python=PYTHON, mlx_launch=mlx_launch, ranks=ranks) for word in words]
+
+
+def block(command: list[str], settings: dict[str, str]) -> float:
     """The median step of one start, in seconds; ValueError with its last words."""
-    environ = {**variables(), **ONE_THREAD, "PYTHONPATH": str(ROOT)}
+    environ = {**variables(), **settings, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -103,7 +111,8 @@ def cells(fields: dict[str, Any]) -> dict[str, str]:
         "recipe": f"{fields['recipe']}, {fields['precision']}",
         "tokens a step": f"{fields['train_batch_tokens']:,}",
         "one rank ms": f"{fields['form_ms'][ALONE]:.0f}",
-        "two ranks ms": f"{fields['form_ms'][TOGETHER]:.0f}",
+        "ranks": f"{fields['ranks']} ({fields['device']})",
+        "ranks ms": f"{fields['form_ms'][TOGETHER]:.0f}",
         "ratio": f"{fields['ratios'][ALONE]:.2f} ({low:.2f} to {high:.2f}){counts}",
         "A to A": f"±{fields['noise']:.1%}",
     }

@@ -49,7 +49,7 @@ KINDS: dict[Kind, Measured] = {
     "sliding": Measured(title="Sliding windows", measure=sliding.measure, cells=sliding.cells),
     "adapting": Measured(title="Adapters", measure=adapting.measure, cells=sliding.cells),
     "cold": Measured(title="Cold start", measure=cold.measure, cells=cold.cells),
-    "ranks": Measured(title="Two ranks", measure=ranks.measure, cells=ranks.cells),
+    "ranks": Measured(title="Ranks", measure=ranks.measure, cells=ranks.cells),
     "feeding": Measured(title="Loading", measure=feeding.measure, cells=feeding.cells),
     "coder": Measured(title="Coders, bits a weight", measure=coders.measure, cells=coders.cells),
     "solver": Measured(title="Solvers, seconds", measure=solving.measure, cells=solving.cells),
@@ -134,6 +134,7 @@ _CUDA_PARTS = (
         shape=(512, 2048, 512, 32),
         tiny=TINY_WINDOWS,
     ),
+    Row(title="baseline, NCCL", kind="ranks", words=("baseline", *HOPPER), needs="cuda"),
     Row(title="baseline", kind="cold", words=("baseline", *HOPPER), needs="cuda"),
     Row(title="r1081", kind="cold", words=("r1081", *HOPPER), needs="cuda"),
 )
