@@ -107,9 +107,22 @@ def _whole(q: array, k: array, v: array, sees: array | None) -> array:
 def _in_spans(q: array, k: array, v: array, sees: array | None) -> array:
     """The same where the kernel has no backward of its own and would make all T x T scores."""
     (*_, time, _), (*_, keys, _), parts = q.shape, k.shape, []
+    kernel = _products if mx.default_device() == mx.cpu else _whole
     for begin in range(0, time, span(time)):
         end = min(begin + span(time), time)
         seen = keys - time + end
         mask = None if sees is None else sees[:, begin:end, :seen]
-        parts.append(_whole(q[:, :, begin:end], k[:, :, :seen], v[:, :, :seen], mask))
+        parts.append(kernel(q[:, :, begin:end], k[:, :, :seen], v[:, :, :seen], mask))
     return mx.concatenate(parts, axis=2)
+
+
+def _products(q: array, k: array, v: array, sees: array | None) -> array:
+    """The same by plain products, the queries that share a key as rows of one: for CPUs."""
+    (rows, _, time, dims), (_, shared, keys, _) = q.shape, k.shape
+    hidden = mx.triu(mx.full((time, keys), -mx.inf), 1 + keys - time)
+    if sees is not None:
+        hidden = mx.where(sees[:, None, None], 0.0, -mx.inf)
+    q = (q * dims**-0.5).astype(v.dtype).reshape(rows, shared, -1, dims)
+    scores = (q @ k.astype(v.dtype).swapaxes(-2, -1)).reshape(rows, shared, -1, time, keys)
+    shares = mx.softmax(scores + hidden.astype(v.dtype), axis=-1, precise=True)
+    return (shares.reshape(rows, shared, -1, keys) @ v).reshape(rows, -1, time, dims)
