@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import cast
 
@@ -10,6 +11,8 @@ from mlx.core import array
 
 from core.arch.spec import BOS
 from core.train.recipe import Precision, Recipe
+
+LN2 = 0.693359375, math.log(2.0) - 0.693359375  # the first of few bits: n times it is exact
 
 
 def attend(q: array, k: array, v: array, sees: array | None = None) -> array:
@@ -124,5 +127,32 @@ def _products(q: array, k: array, v: array, sees: array | None) -> array:
         hidden = mx.where(sees[:, None, None], 0.0, -mx.inf)
     q = (q * dims**-0.5).astype(v.dtype).reshape(rows, shared, -1, dims)
     scores = (q @ k.astype(v.dtype).swapaxes(-2, -1)).reshape(rows, shared, -1, time, keys)
-    shares = mx.softmax(scores + hidden.astype(v.dtype), axis=-1, precise=True)
+    shares = _softmax(scores.astype(mx.float32) + hidden).astype(v.dtype)
     return (shares.reshape(rows, shared, -1, keys) @ v).reshape(rows, -1, time, dims)
+
+
+def _softmax(x: array) -> array:
+    """mx.softmax over the last axis, fp32."""
+    power = cast(array, _exp(x - mx.stop_gradient(mx.max(x, axis=-1, keepdims=True))))
+    return power / mx.sum(power, axis=-1, keepdims=True)
+
+
+@mx.custom_function
+def _exp(x: array) -> array:
+    """e^x of x <= 0, fp32, to 2e-7: by products and sums, which compilers make vectors of, where
+    MLX on x86 asks the C library number by number.
+
+    e^x = 2^n e^r with n the nearest whole number to x / ln 2; e^r by its series; 2^n by its bits.
+    """
+    n = mx.round(x * (1.0 / math.log(2.0)))
+    r = (x - n * LN2[0]) - n * LN2[1]
+    series = mx.full((), 1.0 / math.factorial(7))
+    for power in range(6, -1, -1):
+        series = series * r + 1.0 / math.factorial(power)
+    bits = (mx.maximum(n, -126.0).astype(mx.int32) + 127) << 23
+    return mx.where(n < -126.0, 0.0, series * bits.view(mx.float32))
+
+
+@_exp.vjp
+def _(x: array, along: array, power: array) -> array:
+    return along * power

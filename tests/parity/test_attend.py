@@ -75,6 +75,23 @@ def test_spans_of_queries_are_all_of_them(
         assert relative(to_numpy(found), to_numpy(right)) <= SAME
 
 
+@pytest.mark.parametrize("window", [None, 90])
+def test_spans_by_mlxs_kernel(monkeypatch: pytest.MonkeyPatch, window: int | None) -> None:
+    """As on Metal; here plain products stand in its place."""
+    monkeypatch.setattr(engine("mlx").attend, "_products", engine("mlx").attend._whole)
+    test_spans_of_queries_are_all_of_them("mlx", window, 150, 70)
+
+
+def test_the_exponential_of_mlx() -> None:
+    """Of what a softmax asks for: nothing above 0."""
+    mx: Any = sys.modules["mlx.core"]
+    power, steps = engine("mlx").attend._exp, np.linspace(-87, 0, 100_001, dtype=np.float32)
+    right = np.exp(steps.astype(np.float64))
+    assert np.abs(to_numpy(power(mx.array(steps))) / right - 1).max() <= 2e-7
+    far = to_numpy(power(mx.array([-90.0, -1e30, -np.inf, np.nan])))
+    assert far[:3].max() <= 1e-38 and far[2] == 0 and np.isnan(far[3])
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_spans_in_bf16(name: str) -> None:
     modules, arrays = engine(name), [drawn(1, 150, 4), drawn(2, 150, 2), drawn(3, 150, 2)]

@@ -107,9 +107,9 @@ def test_losses_are_compared_at_one_step() -> None:
     own = steps.Stepping(None, None, stages(named("smoke"))[0])
     reference = replace(own, losses=dict.fromkeys(range(60), 2.0))
     own = replace(own, losses={step: 2.0 + step / 1000 for step in range(200)})
-    assert steps.compared(own, reference)["loss_gap"] == pytest.approx(0.05)
+    assert steps.compared(own, reference, 50)["loss_gap"] == pytest.approx(0.05)
     reference = replace(reference, losses={0: 2.0, 7: 2.0})
-    assert steps.compared(own, reference)["loss_step"] == 7
+    assert steps.compared(own, reference, 50)["loss_step"] == 7
 
 
 QUICK = {

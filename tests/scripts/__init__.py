@@ -1,0 +1,1 @@
+"""Training scripts that share no line with this project: strangers for golf bench --against."""
