@@ -31,7 +31,8 @@ EMBED_LR, EMBED_STD = variable("TIED_EMBED_LR", 0.05), variable("TIED_EMBED_INIT
 CAP, ROPE_BASE = variable("LOGIT_SOFTCAP", 30.0), variable("ROPE_BASE", 10000.0)
 MOMENTUM, NS_STEPS = variable("MUON_MOMENTUM", 0.95), variable("MUON_BACKEND_STEPS", 5)
 BETA1, BETA2, EPS = 0.9, 0.95, 1e-8
-KIND, MICRO_BATCHES = mx.bfloat16, 8
+KIND = mx.float32 if mx.default_device() == mx.cpu else mx.bfloat16  # no BLAS is for bf16
+MICRO_BATCHES = 8
 
 
 class Matrix(nn.Module):
