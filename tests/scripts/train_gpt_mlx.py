@@ -103,8 +103,7 @@ class Model(nn.Module):
 
 
 def orthogonal(grad):
-    x = grad.astype(KIND)
-    x = x / (mx.linalg.norm(x.astype(mx.float32)) + 1e-7).astype(KIND)
+    x = (grad / (mx.linalg.norm(grad) + 1e-7)).astype(mx.bfloat16)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     for _ in range(NS_STEPS):
