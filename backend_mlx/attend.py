@@ -7,11 +7,13 @@ from itertools import pairwise
 from typing import cast
 
 import mlx.core as mx
+import numpy as np
 from mlx.core import array
 
 from core.arch.spec import BOS
 from core.train.recipe import Precision, Recipe
 
+UNSEEN = -1e30  # a score whose share is 0
 LN2 = 0.693359375, math.log(2.0) - 0.693359375  # the first of few bits: n times it is exact
 
 
@@ -122,9 +124,9 @@ def _in_spans(q: array, k: array, v: array, sees: array | None) -> array:
 def _products(q: array, k: array, v: array, sees: array | None) -> array:
     """The same by plain products, the queries that share a key as rows of one: for CPUs."""
     (rows, _, time, dims), (_, shared, keys, _) = q.shape, k.shape
-    hidden = mx.triu(mx.full((time, keys), -mx.inf), 1 + keys - time)
+    hidden = mx.array(np.triu(np.full((time, keys), UNSEEN, np.float32), 1 + keys - time))
     if sees is not None:
-        hidden = mx.where(sees[:, None, None], 0.0, -mx.inf)
+        hidden = mx.where(sees[:, None, None], 0.0, UNSEEN)
     q = (q * dims**-0.5).astype(v.dtype).reshape(rows, shared, -1, dims)
     scores = (q @ k.astype(v.dtype).swapaxes(-2, -1)).reshape(rows, shared, -1, time, keys)
     shares = _softmax(scores.astype(mx.float32) + hidden).astype(v.dtype)
@@ -133,26 +135,22 @@ def _products(q: array, k: array, v: array, sees: array | None) -> array:
 
 def _softmax(x: array) -> array:
     """mx.softmax over the last axis, fp32."""
-    power = cast(array, _exp(x - mx.stop_gradient(mx.max(x, axis=-1, keepdims=True))))
+    power = _exp(x - mx.stop_gradient(mx.max(x, axis=-1, keepdims=True)))
     return power / mx.sum(power, axis=-1, keepdims=True)
 
 
-@mx.custom_function
 def _exp(x: array) -> array:
-    """e^x of x <= 0, fp32, to 2e-7: by products and sums, which compilers make vectors of, where
-    MLX on x86 asks the C library number by number.
+    """e^x of finite x <= 0, fp32, to 2e-7: by products and sums, which compilers make vectors of,
+    where MLX on x86 asks the C library number by number.
 
     e^x = 2^n e^r with n the nearest whole number to x / ln 2; e^r by its series; 2^n by its bits.
+    The gradient is that of the last factor, which is 1.
     """
-    n = mx.round(x * (1.0 / math.log(2.0)))
-    r = (x - n * LN2[0]) - n * LN2[1]
+    held = mx.stop_gradient(x)
+    n = mx.round(held * (1.0 / math.log(2.0)))
+    r = (held - n * LN2[0]) - n * LN2[1]
     series = mx.full((), 1.0 / math.factorial(7))
     for power in range(6, -1, -1):
         series = series * r + 1.0 / math.factorial(power)
     bits = (mx.maximum(n, -126.0).astype(mx.int32) + 127) << 23
-    return mx.where(n < -126.0, 0.0, series * bits.view(mx.float32))
-
-
-@_exp.vjp
-def _(x: array, along: array, power: array) -> array:
-    return along * power
+    return mx.where(n < -126.0, 0.0, series * bits.view(mx.float32)) * (1.0 + (x - held))

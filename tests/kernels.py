@@ -166,6 +166,7 @@ def test_squared(dtype: torch.dtype, slope: float, sizes: tuple[int, int, int, i
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", ["baseline", "leaky_relu2", "ternary", "untied", "factored", "head_bias"]
 )
@@ -187,6 +188,7 @@ def test_a_model_with_kernels_is_the_model(case: str, compiled: bool) -> None:
     assert distance(grads, eager) <= 2e-5
 
 
+@pytest.mark.slow
 def test_the_bench_puts_each_into_a_step_by_itself() -> None:
     row = Row(title="each", kind="kernels", words=("baseline",))
     rules = Rules(blocks=1, steps=1, soak_s=0.0)

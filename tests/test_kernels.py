@@ -21,8 +21,11 @@ no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 @pytest.mark.parametrize("interpreted", ["1", pytest.param("0", marks=no_cuda)])
-def test_kernels_are_their_twins(interpreted: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/kernels.py"]
+@pytest.mark.parametrize("speed", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_kernels_are_their_twins(speed: str, interpreted: str) -> None:
+    """slow: in whole models."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", speed]
+    command.append("tests/kernels.py")
     settings = {**os.environ, "TRITON_INTERPRET": interpreted}
     done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]

@@ -45,7 +45,7 @@ def test_rounded_weights_are_the_artifacts(name: str, width: int) -> None:
         assert not np.array_equal(stored[key], weights[key]), key
 
 
-@pytest.mark.parametrize("how", ["off", "on"])
+@pytest.mark.parametrize("how", ["off", pytest.param("on", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_loss_is_that_of_the_stored_weights(name: str, how: str) -> None:
     """Eager and compiled: a rounding that compilation folds away would leave the plain loss."""

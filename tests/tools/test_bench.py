@@ -188,6 +188,7 @@ def words(text: Text) -> list[str]:
     return ["bench", "smoke", *data, *sizes, *rest]
 
 
+@pytest.mark.slow
 def test_an_external_script(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """This project's own entry script reads the reference's variables: it is one such script."""
     script = str(ROOT / "train_torch.py")

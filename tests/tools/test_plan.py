@@ -123,6 +123,7 @@ BREAKS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_macs_recipe_is_planned_on_a_mac(capsys: pytest.CaptureFixture[str]) -> None:
     for words, hardware in (
         (("mac-16g",), "mac"),

@@ -227,11 +227,19 @@ def _is_empty_spread(node: ast.expr) -> bool:
 
 def _says_itself(node: ast.AST) -> bool:
     """Whether it is `x = x`, or `x["a"] = x["a"]`."""
-    if not isinstance(node, ast.Assign) or not is_pure(getattr(node.value, "slice", node.value)):
+    if not isinstance(node, ast.Assign):
         return False
-    if not isinstance(getattr(node.value, "value", node.value), ast.Name):
-        return False
-    return all(ast.unparse(target) == ast.unparse(node.value) for target in node.targets)
+    said = _named_place(node.value)
+    return said is not None and all(_named_place(target) == said for target in node.targets)
+
+
+def _named_place(node: ast.expr) -> tuple[str, Any] | None:
+    """x, or x["a"], as something to compare."""
+    if isinstance(node, ast.Name):
+        return node.id, None
+    if not isinstance(node, ast.Subscript) or not isinstance(node.slice, ast.Constant):
+        return None
+    return (node.value.id, node.slice.value) if isinstance(node.value, ast.Name) else None
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
