@@ -443,8 +443,10 @@ def _never_stored(function: ast.FunctionDef, name: str, value: ast.expr | None) 
 
 
 def _is_flat(table: ast.Dict) -> bool:
-    """Nothing in it can be changed through it."""
-    held = all(is_known(v) or isinstance(v, ast.Lambda | ast.Call) for v in table.values)
+    """Nothing in it can be changed through it; one without anything is to be filled."""
+    held = bool(table.values) and all(
+        is_known(v) or isinstance(v, ast.Lambda | ast.Call) for v in table.values
+    )
     return held and is_pure(table)
 
 

@@ -263,15 +263,6 @@ class _Strip(ast.NodeTransformer):
         node.bases = [base for base in node.bases if not _is_of(base, "Generic")]
         return node
 
-    def visit_Call(self, node: ast.Call) -> ast.expr:
-        """`list[int]()` as `[]`, `dict[str, int]()` as `{}`."""
-        self.generic_visit(node)
-        if _is_of(node.func, "list") and not node.args:
-            return ast.List([], ast.Load())
-        if _is_of(node.func, "dict") and not node.args:
-            return ast.Dict([], [])
-        return node
-
     def visit_Assert(self, node: ast.Assert) -> ast.Pass:
         return ast.Pass()
 
