@@ -19,6 +19,8 @@ from core.train.recipes import RECIPES, named
 from core.train.scale import scaled
 from tests.conftest import Text
 from tests.parity.engines import ENGINES
+from tools.bundling.closed import settle
+from tools.bundling.constants import Constants
 from tools.bundling.flatten import flatten
 from tools.bundling.script import (
     FILTERS,
@@ -314,6 +316,22 @@ def test_a_bundle_has_the_codecs_of_its_recipe(codec: str, held: list, not_held:
     source = readable(with_changes(named("baseline"), [f"quant.codec={codec}"]), "torch")
     assert all(words in source for words in held)
     assert not any(words in source for words in not_held)
+
+
+def test_a_table_that_is_filled_is_not_taken_for_empty() -> None:
+    """It is set once, and read by .get: but not as it was."""
+    program = """
+def counts(words):
+    found = {}
+    for word in words:
+        found[word] = found.get(word, 0) + 1
+    return found
+say(counts(WORDS))
+"""
+    said: list[object] = []
+    settled = ast.unparse(settle(ast.parse(program), Constants().visit, []))
+    exec(settled, {"WORDS": ["a", "b", "a"], "say": said.append})
+    assert said == [{"a": 2, "b": 1}]
 
 
 def test_the_decoder_of_the_entropy_coder_is_small() -> None:
